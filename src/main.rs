@@ -1,0 +1,3 @@
+//! The binary: arguments, logger, run, exit code.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! What lasts. One trait, several engines, the same promises.
