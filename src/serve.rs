@@ -1,1 +1,119 @@
-//! Room to be filled.
+//! One request's way: every stage, in order, on one screen.
+//!
+//!     accept -> identify -> understand -> decide -> fetch or recall -> answer
+//!                                             \-> record
+//!
+//! The stages are other rooms' work; this room hands each one's plain value to the next. It owns what lives as long as
+//! the daemon (the ledger of tokens, the counters, which watches are live) and no rule of its own: what is done is
+//! decided in `decide`, how objects are read in `record`, how they last in `store`.
+
+mod counters;
+mod fields;
+mod hold;
+mod keep;
+mod live;
+mod moment;
+mod recall;
+mod relay;
+mod service;
+mod tell;
+
+pub use service::{Service, ServiceOptions};
+
+use crate::decide::{self, Keep, Next, Outcome, Patience, Plan, Refusal, Situation};
+use crate::front::{Exchange, Handler};
+use crate::identity::Caller;
+use crate::request::ApiRequest;
+use crate::upstream::FetchError;
+use recall::Finding;
+use std::io;
+
+/// One request, identified and understood.
+struct Asked {
+    /// What was asked.
+    request: ApiRequest,
+    /// Who asked.
+    caller: Caller,
+    /// Whose record it reads and fills; `None` while the caller's token is not accepted.
+    scope: Option<String>,
+    /// The request's whole body, where the view depends on it: token requests and reviews.
+    body: Option<Vec<u8>>,
+    /// What that body contributes to the view's query.
+    reply_query: Option<String>,
+}
+
+impl Handler for Service {
+    fn handle(&self, mut exchange: Exchange<'_>) -> io::Result<()> {
+        let caller = self.identify(&exchange);
+        let asked = match self.understand(&mut exchange, caller) {
+            Ok(asked) => asked,
+            Err(told) => return tell::send(exchange, false, &told),
+        };
+        let finding = self.look(&asked);
+        let now = self.situation(&asked, &finding);
+        match decide::before(&asked.request, now) {
+            Plan::Forward { keep, patience } => self.forward(exchange, &asked, &finding, now, keep, patience),
+            Plan::Recall => self.recall(exchange, &asked, &finding),
+            Plan::Hold => self.hold(exchange, &asked, &finding),
+            Plan::Tunnel => self.tunnel(exchange, &asked),
+            Plan::Refuse(why) => self.refuse(exchange, &asked, why, &finding.representations.join(", ")),
+        }
+    }
+}
+
+impl Service {
+    /// Asks the upstream, and does what is decided with what comes.
+    fn forward(
+        &self,
+        mut exchange: Exchange<'_>,
+        asked: &Asked,
+        finding: &Finding,
+        now: Situation,
+        keep: Keep,
+        patience: Patience,
+    ) -> io::Result<()> {
+        let client = exchange.client_fd();
+        let (answer, outcome, detail) = match self.fetch(&mut exchange, asked, finding, keep, patience, client) {
+            Ok(answer) => {
+                let (answer, etcd_failed) = relay::look_for_etcd_failure(answer);
+                let outcome = Outcome::Answered { status: answer.status, etcd_failed };
+                (Some(answer), outcome, String::new())
+            }
+            Err(e) => {
+                let (outcome, detail) = outcome_of(e);
+                (None, outcome, detail)
+            }
+        };
+        if let Outcome::Answered { status, .. } = outcome {
+            self.note_acceptance(asked, status);
+        }
+        match (decide::after(&asked.request, now, keep, outcome), answer) {
+            (Next::Relay(keep), Some(answer)) => self.relay(exchange, asked, answer, keep),
+            (Next::RelayAndDrop, Some(answer)) => {
+                self.drop_view(asked);
+                self.relay(exchange, asked, answer, Keep::Nothing)
+            }
+            (Next::RelayAndForgetToken, Some(answer)) => {
+                self.forget_token(asked);
+                self.relay(exchange, asked, answer, Keep::Nothing)
+            }
+            (Next::Recall, _) => self.recall(exchange, asked, finding),
+            (Next::Hold, _) => self.hold(exchange, asked, finding),
+            (Next::HangUp, _) => Err(io::ErrorKind::BrokenPipe.into()),
+            (Next::Refuse(why), _) => self.refuse(exchange, asked, why, &detail),
+            // `decide` relays only what was answered.
+            (_, None) => self.refuse(exchange, asked, Refusal::Broken, "no answer to pass on"),
+        }
+    }
+}
+
+/// A failed fetch in the words of `decide`, with its detail for people.
+fn outcome_of(error: FetchError) -> (Outcome, String) {
+    match error {
+        FetchError::Unreachable(why) => (Outcome::Unreachable, why),
+        FetchError::TimedOut => (Outcome::TimedOut, "no first byte".to_owned()),
+        FetchError::Broken(why) => (Outcome::Broken, why),
+        FetchError::ClientGone | FetchError::ClientBody(_) => (Outcome::ClientGone, String::new()),
+        FetchError::Unsendable(why) => (Outcome::Unsendable, why),
+    }
+}

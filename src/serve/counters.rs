@@ -1,0 +1,91 @@
+//! What the service counts: requests by verb, resource, code and source of the answer, and what the record could not do.
+
+use crate::admin::Exposition;
+use crate::request::{ApiRequest, Class};
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Where an answer came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Source {
+    /// The upstream.
+    Upstream,
+    /// The record.
+    Record,
+    /// Neither: we said why not.
+    Refused,
+}
+
+impl Source {
+    fn label(self) -> &'static str {
+        match self {
+            Source::Upstream => "upstream",
+            Source::Record => "record",
+            Source::Refused => "refused",
+        }
+    }
+}
+
+/// As many different (verb, resource, code, source) as are counted apart. Clients choose paths, so this must be bounded;
+/// whatever comes later is counted under the resource `other`.
+const MOST_LABELS: usize = 2000;
+
+type Labels = (&'static str, String, u16, Source);
+
+/// Counters of the whole service; each only grows.
+#[derive(Debug, Default)]
+pub struct Counters {
+    requests: Mutex<BTreeMap<Labels, u64>>,
+    /// Answers that were passed on but could not be recorded.
+    pub not_recorded: AtomicUsize,
+    /// Watches that are open now, from the upstream and from the record.
+    pub watches: AtomicUsize,
+}
+
+impl Counters {
+    /// Counts one answered request.
+    pub fn answered(&self, request: &ApiRequest, code: u16, source: Source) {
+        let resource = match request.target.resource() {
+            Some(r) if r.group.is_empty() => r.resource.clone(),
+            Some(r) => format!("{}.{}", r.resource, r.group),
+            None => "nonresource".to_owned(),
+        };
+        let Ok(mut requests) = self.requests.lock() else { return };
+        let mut labels = (verb(request), resource, code, source);
+        if requests.len() >= MOST_LABELS && !requests.contains_key(&labels) {
+            "other".clone_into(&mut labels.1);
+        }
+        *requests.entry(labels).or_default() += 1;
+    }
+
+    /// Writes them all.
+    pub fn expose(&self, page: &mut Exposition) {
+        page.family("lite_apiserver_requests_total", "counter", "Requests answered, by where the answer came from.");
+        if let Ok(requests) = self.requests.lock() {
+            for ((verb, resource, code, source), count) in requests.iter() {
+                let code = code.to_string();
+                let labels = [("verb", *verb), ("resource", resource.as_str()), ("code", code.as_str()), ("source", source.label())];
+                page.sample(&labels, *count);
+            }
+        }
+        page.single("lite_apiserver_not_recorded_total", "counter", "Answers passed on but not recorded, for whatever reason.", self.not_recorded.load(Ordering::Relaxed) as u64);
+        page.single("lite_apiserver_watches", "gauge", "Watches open now.", self.watches.load(Ordering::Relaxed) as u64);
+    }
+}
+
+/// The request's verb, as kube-apiserver's own metrics name it.
+pub fn verb(request: &ApiRequest) -> &'static str {
+    match (request.class, request.method.as_str()) {
+        (Class::List, _) => "LIST",
+        (Class::Watch, _) => "WATCH",
+        (Class::Upgrade, _) => "CONNECT",
+        (_, "GET") => "GET",
+        (_, "HEAD") => "HEAD",
+        (_, "POST") => "POST",
+        (_, "PUT") => "PUT",
+        (_, "PATCH") => "PATCH",
+        (_, "DELETE") => "DELETE",
+        _ => "OTHER",
+    }
+}

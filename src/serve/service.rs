@@ -1,0 +1,313 @@
+//! The service itself: what lives as long as the daemon, and the stages that only look and remember.
+
+use super::counters::Counters;
+use super::fields;
+use super::live::Live;
+use super::recall::{self, Finding};
+use super::tell::{Outage, Told};
+use super::Asked;
+use crate::admin::Exposition;
+use crate::decide::{self, Reader, Situation};
+use crate::front::{BodyLength, Exchange};
+use crate::identity::{Caller, Claims, Identity, Ledger, SHARED_SCOPE, TokenHash};
+use crate::request::{ApiRequest, Class};
+use crate::store::Store;
+use crate::upstream::{LinkState, Upstream};
+use ring::digest;
+use std::collections::HashSet;
+use std::io::Read;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+/// The note under which the ledger of accepted tokens is kept.
+const LEDGER: &str = "ledger";
+
+/// The note that holds the moment when the link was last up, in seconds since 1970.
+const LAST_UP: &str = "last-up";
+
+/// A request body that is part of the view's key (token requests, reviews) may be this long: kube-apiserver's own
+/// objects of these kinds are a few hundred bytes.
+const LONGEST_QUESTION: u64 = 256 * 1024;
+
+/// What the service is told once, from the configuration.
+#[derive(Debug, Clone)]
+pub struct ServiceOptions {
+    /// CNs that have a key pair here.
+    pub pairs: HashSet<String>,
+    /// `--timeout`
+    pub timeout: Duration,
+    /// `--slow-timeout`
+    pub slow_timeout: Duration,
+    /// `--offline-grace`
+    pub offline_grace: Duration,
+    /// `--review-ttl`
+    pub review_ttl: Duration,
+    /// `--max-object-size`
+    pub max_object_size: usize,
+}
+
+/// Everything that answering a request takes.
+pub struct Service {
+    pub(super) options: ServiceOptions,
+    pub(super) upstream: Arc<Upstream>,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) counters: Counters,
+    pub(super) live: Arc<Live>,
+    ledger: Mutex<Ledger>,
+    ledger_changed: AtomicBool,
+    /// When the link was last up in an earlier life of the daemon.
+    earlier_up: Option<SystemTime>,
+}
+
+impl Service {
+    /// Sets the service up, with what the store remembers of earlier lives.
+    pub fn new(options: ServiceOptions, upstream: Arc<Upstream>, store: Arc<dyn Store>) -> Service {
+        let ledger = store.note(LEDGER).map_or_else(Ledger::default, |bytes| Ledger::decode(&bytes));
+        let earlier_up = store.note(LAST_UP).and_then(|bytes| moment(&bytes));
+        Service {
+            options,
+            upstream,
+            store,
+            counters: Counters::default(),
+            live: Arc::new(Live::default()),
+            ledger: Mutex::new(ledger),
+            ledger_changed: AtomicBool::new(false),
+            earlier_up,
+        }
+    }
+
+    pub(super) fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Stage: who asks.
+    pub(super) fn identify(&self, exchange: &Exchange<'_>) -> Caller {
+        let has_pair = |cn: &str| self.options.pairs.contains(cn);
+        Caller::new(exchange.peer.certificate.as_deref(), has_pair, &exchange.head.headers)
+    }
+
+    /// Stage: what is asked. Reads the body where the view depends on it.
+    pub(super) fn understand(&self, exchange: &mut Exchange<'_>, caller: Caller) -> Result<Asked, Told> {
+        let bad = |message: String| Told { code: 400, reason: "BadRequest", message, cause: None };
+        let head = exchange.head;
+        let header = |name: &str| fields::joined(&head.headers, name);
+        let request = ApiRequest::new(&head.method, &head.target, &header).map_err(|e| bad(e.0))?;
+        let body = if matches!(request.class, Class::TokenRequest | Class::Review) && head.body != BodyLength::None {
+            let mut body = Vec::new();
+            exchange
+                .body()
+                .take(LONGEST_QUESTION + 1)
+                .read_to_end(&mut body)
+                .map_err(|e| bad(format!("the request's body could not be read: {e}")))?;
+            if body.len() as u64 > LONGEST_QUESTION {
+                let message = format!("the request's body is longer than {LONGEST_QUESTION} bytes");
+                return Err(Told { code: 413, reason: "RequestEntityTooLarge", message, cause: None });
+            }
+            Some(body)
+        } else {
+            None
+        };
+        let scope = caller.scope(&self.ledger());
+        let reply_query = body.as_deref().map(|b| reply_query(&request, b));
+        Ok(Asked { request, caller, scope, body, reply_query })
+    }
+
+    /// Stage: what the record could answer.
+    pub(super) fn look(&self, asked: &Asked) -> Finding {
+        let recallable = !matches!(asked.request.class, Class::Passing | Class::Upgrade | Class::Write);
+        match &asked.scope {
+            Some(scope) if recallable => {
+                let shared = asked.caller.is_authenticated();
+                let mut finding = recall::find(&*self.store, &asked.request, scope, asked.reply_query.as_deref(), shared);
+                if asked.request.class == Class::Review && !self.is_fresh(&finding) {
+                    finding = Finding::nothing();
+                }
+                finding
+            }
+            _ => Finding::nothing(),
+        }
+    }
+
+    /// Whether a recorded review is young enough to be replayed.
+    fn is_fresh(&self, finding: &Finding) -> bool {
+        finding.recorded_at.is_some_and(|at| {
+            SystemTime::now().duration_since(at).unwrap_or_default() <= self.options.review_ttl
+        })
+    }
+
+    /// Stage: all that is decided by.
+    pub(super) fn situation(&self, asked: &Asked, finding: &Finding) -> Situation {
+        let link_down = matches!(self.upstream.link().state(), LinkState::Down { .. });
+        Situation { link_down, reader: self.reader(asked, link_down), recorded: finding.recorded() }
+    }
+
+    /// Whether the caller may be served its record. While the link is down, credentials are judged at the moment when it
+    /// was last up (design.md, "Verification time").
+    fn reader(&self, asked: &Asked, link_down: bool) -> Reader {
+        let now = SystemTime::now();
+        let last_up = self.last_up();
+        if asked.scope.is_none() {
+            return Reader::Unknown;
+        }
+        if link_down && last_up.is_some_and(|up| now.duration_since(up).unwrap_or_default() > self.options.offline_grace) {
+            return Reader::GraceOver;
+        }
+        let judged_at = if link_down { last_up.unwrap_or(now) } else { last_up.map_or(now, |up| up.max(now)) };
+        match &asked.caller.identity {
+            Identity::Token { hash, .. } if !self.ledger().is_good_at(hash, judged_at) => Reader::Expired,
+            _ => Reader::Known,
+        }
+    }
+
+    /// When the link was last up, in this life or an earlier one.
+    fn last_up(&self) -> Option<SystemTime> {
+        self.upstream.link().describe().last_up.max(self.earlier_up)
+    }
+
+    /// What people are told of the outage.
+    pub(super) fn outage(&self) -> Outage {
+        let link = self.upstream.link().describe();
+        // After a start in the dark the link has been down for longer than this process knows.
+        let since = link.since.map(|s| if link.last_up.is_none() { self.earlier_up.map_or(s, |e| e.min(s)) } else { s });
+        Outage { since, reason: link.reason, now: SystemTime::now() }
+    }
+
+    /// Remembers a token that the upstream has just shown to accept.
+    pub(super) fn note_acceptance(&self, asked: &Asked, status: u16) {
+        if let Identity::Token { hash, claims } = &asked.caller.identity
+            && decide::shows_acceptance(status)
+        {
+            self.accept(*hash, claims.as_ref());
+        }
+    }
+
+    /// Remembers a token as accepted. One that is new is kept at once: a reboot may follow.
+    pub(super) fn accept(&self, hash: TokenHash, claims: Option<&Claims>) {
+        if self.ledger().accept(hash, claims, SystemTime::now()) {
+            self.ledger_changed.store(true, Ordering::Release);
+        }
+    }
+
+    /// Forgets a token that the upstream refused.
+    pub(super) fn forget_token(&self, asked: &Asked) {
+        if let Identity::Token { hash, .. } = &asked.caller.identity
+            && self.ledger().forget(hash)
+        {
+            log::info!("the upstream refused a token ({hash:?}); what it opened is closed to it");
+            self.ledger_changed.store(true, Ordering::Release);
+        }
+    }
+
+    /// Drops what the caller's scope recorded of this request's path: the upstream says that it may not read it, or
+    /// that it is no more.
+    pub(super) fn drop_view(&self, asked: &Asked) {
+        let Some(scope) = &asked.scope else { return };
+        let path = asked.request.target.view_path();
+        let query = asked.request.query.selecting();
+        for view in self.store.views(scope, &path).into_iter().filter(|v| v.key.query == query) {
+            if let Err(e) = self.store.remove(&view.key) {
+                log::warn!("{path}: what was recorded could not be dropped: {e}");
+            }
+        }
+    }
+
+    /// The scope under which an answer to this request is recorded; `None`: under none, because the caller's token is
+    /// not accepted.
+    pub(super) fn recording_scope(&self, asked: &Asked) -> Option<String> {
+        if asked.request.class == Class::Discovery && asked.caller.is_authenticated() && asked.caller.impersonated.is_empty() {
+            // Accepted by now: this is called once the upstream has answered 200.
+            return Some(SHARED_SCOPE.to_owned());
+        }
+        asked.caller.scope(&self.ledger())
+    }
+
+    /// To be called every few seconds: keeps on disk what has to outlive the process.
+    pub fn keep_house(&self) {
+        if self.ledger_changed.swap(false, Ordering::AcqRel) {
+            let bytes = self.ledger().encode();
+            if let Err(e) = self.store.set_note(LEDGER, &bytes) {
+                log::error!("the ledger of accepted tokens could not be kept: {e}");
+                self.ledger_changed.store(true, Ordering::Release);
+            }
+        }
+        let kept = self.store.note(LAST_UP).and_then(|b| moment(&b));
+        if let Some(up) = self.upstream.link().describe().last_up
+            // A minute is precise enough for judging credentials, and kind to flash.
+            && kept.is_none_or(|k| up.duration_since(k).is_ok_and(|d| d >= Duration::from_secs(60)))
+        {
+            let seconds = up.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+            if let Err(e) = self.store.set_note(LAST_UP, seconds.to_string().as_bytes()) {
+                log::error!("the time when the link was last up could not be kept: {e}");
+            }
+        }
+    }
+
+    /// Writes the service's metrics.
+    pub fn expose(&self, page: &mut Exposition) {
+        self.counters.expose(page);
+        let down = matches!(self.upstream.link().state(), LinkState::Down { .. });
+        page.single("lite_apiserver_link_up", "gauge", "1 while the upstream can be reached, else 0.", u64::from(!down));
+        let stats = self.store.stats();
+        for (name, kind, help, value) in [
+            ("lite_apiserver_record_views", "gauge", "Views recorded.", stats.views as u64),
+            ("lite_apiserver_record_objects", "gauge", "Objects recorded.", stats.objects as u64),
+            ("lite_apiserver_record_bytes", "gauge", "Bytes that the record takes.", stats.bytes),
+            ("lite_apiserver_record_written_bytes_total", "counter", "Bytes written to the record.", stats.bytes_written),
+            ("lite_apiserver_record_syncs_total", "counter", "Times that the record was made durable.", stats.fsyncs),
+            ("lite_apiserver_record_errors_total", "counter", "File operations that failed.", stats.errors),
+            ("lite_apiserver_record_damaged_total", "counter", "Files set aside because they were damaged.", stats.damaged),
+        ] {
+            page.single(name, kind, help, value);
+        }
+    }
+}
+
+fn moment(seconds: &[u8]) -> Option<SystemTime> {
+    let seconds: u64 = std::str::from_utf8(seconds).ok()?.parse().ok()?;
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+}
+
+/// What the body of a token request or a review contributes to its view's key.
+///
+/// A token request is known by its audiences, the seconds asked for and the uid of the object it is bound to, as the
+/// kubelet's own cache has it (`pkg/kubelet/token/token_manager.go`, `keyFunc`); where that cannot be read, and for a
+/// review, by the whole body.
+fn reply_query(request: &ApiRequest, body: &[u8]) -> String {
+    let hash = |bytes: &[u8]| {
+        digest::digest(&digest::SHA256, bytes).as_ref().iter().map(|b| format!("{b:02x}")).collect::<String>()
+    };
+    let spec = serde_json::from_slice::<serde_json::Value>(body).ok().and_then(|v| v.get("spec").cloned());
+    match spec {
+        Some(spec) if request.class == Class::TokenRequest => {
+            let part = |name: &str| spec.get(name).map(ToString::to_string).unwrap_or_default();
+            let bound = spec.get("boundObjectRef").and_then(|r| r.get("uid")).map(ToString::to_string).unwrap_or_default();
+            hash(format!("{} {} {bound}", part("audiences"), part("expirationSeconds")).as_bytes())
+        }
+        _ => hash(body),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_request_is_known_by_what_it_asks_for() {
+        let request = |target| ApiRequest::new("POST", target, &|_| None).expect("understood");
+        let token = request("/api/v1/namespaces/x/serviceaccounts/s/token");
+        let key = |body: &str| reply_query(&token, body.as_bytes());
+        let base = key(r#"{"spec":{"audiences":["a"],"expirationSeconds":600,"boundObjectRef":{"kind":"Pod","uid":"u"}}}"#);
+        assert_eq!(base, key(r#"{"kind":"TokenRequest","spec":{"boundObjectRef":{"uid":"u"},"expirationSeconds":600,"audiences":["a"]}}"#));
+        for other in [
+            r#"{"spec":{"audiences":["b"],"expirationSeconds":600,"boundObjectRef":{"uid":"u"}}}"#,
+            r#"{"spec":{"audiences":["a"],"expirationSeconds":601,"boundObjectRef":{"uid":"u"}}}"#,
+            r#"{"spec":{"audiences":["a"],"expirationSeconds":600,"boundObjectRef":{"uid":"v"}}}"#,
+            "not json",
+        ] {
+            assert_ne!(base, key(other), "{other}");
+        }
+        let review = request("/apis/authentication.k8s.io/v1/tokenreviews");
+        assert_ne!(reply_query(&review, b"{\"spec\":{}}"), reply_query(&review, b"{ \"spec\":{}}"));
+    }
+}
