@@ -236,6 +236,66 @@ pub fn shows_acceptance(status: u16) -> bool {
     matches!(status, 200..=299 | 403 | 404 | 405 | 409 | 410 | 422)
 }
 
+/// How an offline watch begins (design.md, "Offline watch").
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opening {
+    /// Every object as ADDED, then, if `bookmark`, a BOOKMARK that says that these were all.
+    Everything {
+        /// Whether the bookmark follows.
+        bookmark: bool,
+    },
+    /// Nothing: the client has what the record holds.
+    Silence,
+    /// An ERROR event, 410: the client's place in history is not in the record.
+    Expired,
+    /// An ERROR event, 504: the client asks for initial events newer than the record's.
+    TooLarge,
+}
+
+/// Decides how an offline watch of a collection at `held` begins.
+///
+/// `asked` is the request's resourceVersion (`None`: none); `initial` its `sendInitialEvents`, `bookmarks` its
+/// `allowWatchBookmarks`. A version that is no integer matches only itself, which cannot be told here: it is expired.
+pub fn opening(asked: Option<&str>, initial: bool, bookmarks: bool, held: Option<u64>) -> Opening {
+    let everything = Opening::Everything { bookmark: initial || bookmarks };
+    let Some(asked) = asked.filter(|v| *v != "0") else { return everything };
+    let (Ok(asked), Some(held)) = (asked.parse::<u64>(), held) else { return Opening::Expired };
+    match asked.cmp(&held) {
+        std::cmp::Ordering::Greater if initial => Opening::TooLarge,
+        std::cmp::Ordering::Greater => Opening::Silence,
+        _ if initial => everything,
+        std::cmp::Ordering::Equal => Opening::Silence,
+        std::cmp::Ordering::Less => Opening::Expired,
+    }
+}
+
+/// Whether a recorded collection is what a list (or a get out of it) asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fits {
+    /// It is.
+    Yes,
+    /// 410: the client must list again, without its `continue` token or exact version.
+    Expired,
+    /// 504: the client has seen something newer.
+    TooLarge,
+}
+
+/// Decides whether a collection at `held` may answer a list that asks for a version, exactly or at least.
+///
+/// `continued`: the request has a `continue` token, which only the upstream can honour.
+pub fn fits(asked: Option<&str>, exact: bool, continued: bool, held: Option<u64>) -> Fits {
+    if continued {
+        return Fits::Expired;
+    }
+    let Some(asked) = asked.filter(|v| *v != "0") else { return Fits::Yes };
+    match (asked.parse::<u64>(), held) {
+        (Ok(asked), Some(held)) if exact && asked != held => Fits::Expired,
+        (Ok(asked), Some(held)) if asked > held => Fits::TooLarge,
+        (Ok(_), _) => Fits::Yes,
+        (Err(_), _) => Fits::Expired,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -410,6 +470,48 @@ mod tests {
         ];
         for (class, recorded, outcome, want) in cases {
             assert_eq!(came(class, recorded, outcome), want, "{class:?} {recorded:?} {outcome:?}");
+        }
+    }
+
+    #[test]
+    fn an_offline_watch_begins_as_the_table_says() {
+        use Opening::{Everything, Expired, Silence, TooLarge};
+        let all = |bookmark| Everything { bookmark };
+        let cases = [
+            (None, true, false, all(true)),
+            (Some("0"), true, true, all(true)),
+            (Some("5"), true, true, all(true)),
+            (Some("9"), true, true, all(true)),
+            (Some("10"), true, true, TooLarge),
+            (None, false, true, all(true)),
+            (None, false, false, all(false)),
+            (Some("0"), false, false, all(false)),
+            (Some("8"), false, true, Expired),
+            (Some("9"), false, true, Silence),
+            (Some("10"), false, true, Silence),
+            (Some("x"), false, true, Expired),
+        ];
+        for (asked, initial, bookmarks, want) in cases {
+            assert_eq!(opening(asked, initial, bookmarks, Some(9)), want, "{asked:?} {initial} {bookmarks}");
+        }
+        assert_eq!(opening(Some("1"), false, false, None), Expired);
+    }
+
+    #[test]
+    fn a_list_is_served_where_the_record_is_what_it_asks_for() {
+        let cases = [
+            (None, false, false, Fits::Yes),
+            (Some("0"), false, false, Fits::Yes),
+            (Some("9"), false, false, Fits::Yes),
+            (Some("8"), false, false, Fits::Yes),
+            (Some("10"), false, false, Fits::TooLarge),
+            (Some("9"), true, false, Fits::Yes),
+            (Some("8"), true, false, Fits::Expired),
+            (Some("10"), true, false, Fits::Expired),
+            (None, false, true, Fits::Expired),
+        ];
+        for (asked, exact, continued, want) in cases {
+            assert_eq!(fits(asked, exact, continued, Some(9)), want, "{asked:?} {exact} {continued}");
         }
     }
 }

@@ -9,8 +9,11 @@
 
 mod counters;
 mod fields;
+mod find;
 mod hold;
 mod keep;
+mod keep_events;
+mod keep_list;
 mod live;
 mod moment;
 mod recall;
@@ -25,7 +28,7 @@ use crate::front::{Exchange, Handler};
 use crate::identity::Caller;
 use crate::request::ApiRequest;
 use crate::upstream::FetchError;
-use recall::Finding;
+use find::Finding;
 use std::io;
 
 /// One request, identified and understood.

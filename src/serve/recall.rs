@@ -1,165 +1,153 @@
-//! Out of the record: which recorded view could answer a request, and the answer made from it.
-//!
-//! [`find`] looks, and says what it found in the words of `decide`; nothing is read from the disk but indices.
+//! Answers out of the record, streamed from the store as they are.
 
-use super::fields;
-use super::tell;
-use crate::decide::Recorded;
-use crate::front::{BodyLength, Exchange};
-use crate::identity::SHARED_SCOPE;
+use super::counters::Source;
+use super::find::{Finding, Found};
+use super::moment::{rfc3339, span};
+use super::tell::{self, Told};
+use super::{Asked, Service, fields};
+use crate::decide::{self, Fits, Refusal};
+use crate::front::{BodyLength, BodyWriter, Exchange};
 use crate::record::Envelope;
-use crate::request::{ApiRequest, Class};
-use crate::store::{Collection, Kind, Store, ViewInfo, ViewKey};
+use crate::store::{Collection, Document, ViewKey};
 use std::io::{self, Read, Write};
-use std::sync::Arc;
 use std::time::SystemTime;
 
-/// The representation under which the absence of an object is recorded: a 404 is the same in all of them.
-pub const ABSENT: &str = "absent";
+/// What is gathered before it is handed to the front.
+const CHUNK: usize = 16 * 1024;
 
-/// A recorded answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Found {
-    /// A document.
-    Document(ViewKey),
-    /// A 404 that the upstream gave.
-    Absent(ViewKey),
-    /// A whole collection.
-    Collection(ViewKey),
-    /// One object of a collection.
-    Member {
-        /// The collection.
-        collection: ViewKey,
-        /// The object's key in it.
-        object: String,
-    },
-    /// No object of a complete collection that would hold it.
-    Missing {
-        /// The collection.
-        collection: ViewKey,
-    },
-}
-
-/// What the record holds for a request in a scope.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    /// The answer, if there is one that the client takes.
-    pub found: Option<Found>,
-    /// The representations that are recorded for this very question.
-    pub representations: Vec<String>,
-}
-
-impl Finding {
-    /// Nothing at all.
-    pub fn nothing() -> Finding {
-        Finding { found: None, representations: Vec::new() }
-    }
-
-    /// The same in the words of `decide`.
-    pub fn recorded(&self) -> Recorded {
-        match (&self.found, self.representations.is_empty()) {
-            (Some(_), _) => Recorded::Yes,
-            (None, false) => Recorded::OtherRepresentation,
-            (None, true) => Recorded::No,
-        }
-    }
-}
-
-/// Looks for what could answer `request` from the record of `scope`.
-///
-/// `extra` is the part of the view's query that the request's body makes (see `super::reply_query`); `shared` says
-/// whether the caller may read what is shared between authenticated clients.
-pub fn find(store: &dyn Store, request: &ApiRequest, scope: &str, extra: Option<&str>, shared: bool) -> Finding {
-    let path = request.target.view_path();
-    let query = extra.map_or_else(|| request.query.selecting(), str::to_owned);
-    let own = |views: Vec<ViewInfo>| views.into_iter().filter(|v| v.key.query == query).collect::<Vec<_>>();
-    let mut views = own(store.views(scope, &path));
-    if views.is_empty() && shared && request.class == Class::Discovery {
-        views = own(store.views(SHARED_SCOPE, &path));
-    }
-    let mut candidates: Vec<Candidate> = views.into_iter().filter_map(|v| Candidate::direct(v, request.class)).collect();
-    if request.class == Class::Object && request.query.selecting().is_empty() {
-        candidates.extend(members(store, request, scope));
-    }
-    choose(request, candidates)
-}
-
-/// One way to answer.
-struct Candidate {
-    found: Found,
-    representation: String,
-    version: Option<u64>,
-    recorded_at: SystemTime,
-}
-
-impl Candidate {
-    fn direct(view: ViewInfo, class: Class) -> Option<Candidate> {
-        let (key, representation) = (view.key.clone(), view.key.representation.clone());
-        let found = match (view.kind, class) {
-            (Kind::Document, Class::Watch) => return None,
-            (Kind::Document, _) if representation == ABSENT => Found::Absent(key),
-            (Kind::Document, _) => Found::Document(key),
-            (Kind::Collection, Class::List | Class::Watch) => Found::Collection(key),
-            (Kind::Collection, _) => return None,
-        };
-        Some(Candidate { found, representation, version: view.version, recorded_at: view.recorded_at })
-    }
-
-    /// Whether this says something newer than `other`: by the object's own version where both have one, else by when
-    /// the upstream last confirmed it. That something is not there has no version.
-    fn is_newer_than(&self, other: &Candidate) -> bool {
-        match (self.version, other.version) {
-            (Some(a), Some(b)) if a != b => a > b,
-            _ => self.recorded_at > other.recorded_at,
-        }
-    }
-}
-
-/// What the collections that cover an object say of it.
-fn members(store: &dyn Store, request: &ApiRequest, scope: &str) -> Vec<Candidate> {
-    let Some(resource) = request.target.resource() else { return Vec::new() };
-    let (Some(object), Some(name)) = (resource.object_key(), resource.name.as_deref()) else { return Vec::new() };
-    let by_name = format!("fieldSelector=metadata.name%3D{name}");
-    let mut found = Vec::new();
-    for view in resource.covering_paths().iter().flat_map(|p| store.views(scope, p)) {
-        // A Table's row is no object, and of what a selector of unknown meaning selects nothing follows.
-        if view.kind != Kind::Collection {
-            continue;
-        }
-        let Ok(Some(collection)) = store.collection(&view.key) else { continue };
-        let must_hold = view.complete && (view.key.query.is_empty() || view.key.query == by_name);
-        let (representation, recorded_at) = (view.key.representation.clone(), view.recorded_at);
-        let holds = collection.reference(&object);
-        found.push(match holds {
-            Some(version) => Candidate {
-                found: Found::Member { collection: view.key, object: object.clone() },
-                representation,
-                version,
-                recorded_at,
+impl Service {
+    /// Stage: answer from the record what [`super::find`] found.
+    pub(super) fn recall(&self, exchange: Exchange<'_>, asked: &Asked, finding: &Finding) -> io::Result<()> {
+        let answered = match &finding.found {
+            Some(Found::Document(key) | Found::Absent(key)) => match self.store.document(key) {
+                Ok(Some(document)) => return self.recall_document(exchange, asked, document),
+                other => other.err(),
             },
-            None if must_hold => {
-                Candidate { found: Found::Missing { collection: view.key }, representation: ABSENT.to_owned(), version: None, recorded_at }
+            Some(Found::Collection(key) | Found::Member { collection: key, .. } | Found::Missing { collection: key }) => {
+                match self.store.collection(key) {
+                    Ok(Some(collection)) => return self.recall_from(exchange, asked, finding, &*collection),
+                    other => other.err(),
+                }
             }
-            None => continue,
-        });
+            None => None,
+        };
+        if let Some(e) = answered {
+            log::warn!("{}: the record cannot be read: {e}", asked.shown_target());
+        }
+        self.refuse(exchange, asked, Refusal::NotRecorded, "")
     }
-    found
-}
 
-/// The newest candidate in the first representation that the client takes. An absence is a candidate in each.
-fn choose(request: &ApiRequest, candidates: Vec<Candidate>) -> Finding {
-    let mut representations: Vec<String> =
-        candidates.iter().map(|c| c.representation.clone()).filter(|r| r != ABSENT).collect();
-    representations.sort();
-    representations.dedup();
-    let names: Vec<&str> = representations.iter().map(String::as_str).collect();
-    let wanted = request.accept.choose(&names).map(str::to_owned);
-    let mut best: Option<Candidate> = None;
-    for candidate in candidates {
-        let eligible = candidate.representation == ABSENT || Some(&candidate.representation) == wanted.as_ref();
-        if eligible && best.as_ref().is_none_or(|b| candidate.is_newer_than(b)) {
-            best = Some(candidate);
+    fn recall_document(&self, exchange: Exchange<'_>, asked: &Asked, mut document: Document) -> io::Result<()> {
+        let status = document.info.status;
+        let head = fields::kept(&document.head);
+        let extra: Vec<(&str, &[u8])> = head.iter().map(|(n, v)| (n.as_str(), v.as_slice())).collect();
+        let length = BodyLength::Exact(document.length);
+        let mut out = self.begin(exchange, asked, status, &extra, document.info.recorded_at, length)?;
+        io::copy(&mut document.body, &mut out)?;
+        out.finish()
+    }
+
+    /// Answers with a collection, one of its objects, or that it lacks the object.
+    fn recall_from(&self, exchange: Exchange<'_>, asked: &Asked, finding: &Finding, collection: &dyn Collection) -> io::Result<()> {
+        let query = &asked.request.query;
+        let exact = query.get("resourceVersionMatch") == Some("Exact");
+        let continued = query.get("continue").is_some_and(|c| !c.is_empty());
+        let (version, wanted) = (collection.version(), query.resource_version().unwrap_or_default());
+        match decide::fits(query.resource_version(), exact, continued, version) {
+            Fits::Yes => {}
+            Fits::Expired => return self.tell(exchange, asked, &tell::expired(wanted, version.unwrap_or_default())),
+            Fits::TooLarge => return self.tell(exchange, asked, &tell::too_large(wanted, version.unwrap_or_default())),
+        }
+        let Some(envelope) = Envelope::decode(&collection.envelope()) else {
+            return self.refuse(exchange, asked, Refusal::NotRecorded, "");
+        };
+        match &finding.found {
+            Some(Found::Member { object, .. }) => self.recall_member(exchange, asked, collection, &envelope, object),
+            Some(Found::Missing { .. }) => self.tell(exchange, asked, &not_found(asked)),
+            _ => self.recall_list(exchange, asked, collection, &envelope),
         }
     }
-    Finding { found: best.map(|b| b.found), representations }
+
+    fn recall_member(
+        &self,
+        exchange: Exchange<'_>,
+        asked: &Asked,
+        collection: &dyn Collection,
+        envelope: &Envelope,
+        object: &str,
+    ) -> io::Result<()> {
+        let Some((reference, bytes)) = collection.get(object) else {
+            return self.refuse(exchange, asked, Refusal::NotRecorded, "");
+        };
+        let mut body = Vec::with_capacity(bytes.len() + 128);
+        envelope.object(&bytes, reference.flags, &mut body);
+        let content_type = content_type(&collection.info().key);
+        let extra = [("content-type", content_type.as_bytes())];
+        let length = BodyLength::Exact(body.len() as u64);
+        let mut out = self.begin(exchange, asked, 200, &extra, collection.info().recorded_at, length)?;
+        out.write_all(&body)?;
+        out.finish()
+    }
+
+    fn recall_list(&self, exchange: Exchange<'_>, asked: &Asked, collection: &dyn Collection, envelope: &Envelope) -> io::Result<()> {
+        let mut sizes = envelope.sizes();
+        collection.index(&mut |reference, length| sizes.add(reference.flags, length));
+        let content_type = content_type(&collection.info().key);
+        let extra = [("content-type", content_type.as_bytes())];
+        let version = collection.version().map(|v| v.to_string()).unwrap_or_default();
+        let mut list = envelope.list(&version, sizes);
+        let length = BodyLength::Exact(list.len());
+        let mut out = self.begin(exchange, asked, 200, &extra, collection.info().recorded_at, length)?;
+        let mut piece = Vec::with_capacity(CHUNK);
+        list.head(&mut piece);
+        collection.each(&mut |reference, bytes| {
+            list.object(bytes, reference.flags, &mut piece);
+            if piece.len() >= CHUNK {
+                out.write_all(&piece)?;
+                piece.clear();
+            }
+            Ok(())
+        })?;
+        list.tail(&mut piece);
+        out.write_all(&piece)?;
+        out.finish()
+    }
+
+    /// Begins an answer from the record: with its age, and a warning where a person reads it.
+    fn begin<'a>(
+        &self,
+        exchange: Exchange<'a>,
+        asked: &Asked,
+        status: u16,
+        extra: &[(&str, &[u8])],
+        recorded_at: SystemTime,
+        length: BodyLength,
+    ) -> io::Result<BodyWriter<'a>> {
+        self.counters.answered(&asked.request, status, Source::Record);
+        let age = SystemTime::now().duration_since(recorded_at).unwrap_or_default();
+        log::info!("{} {}: {status} from the record, {} old", asked.request.method, asked.shown_target(), span(age));
+        let age_field = age.as_secs().to_string();
+        let mut headers = extra.to_vec();
+        headers.push(("age", age_field.as_bytes()));
+        let warning;
+        if asked.request.for_people() {
+            warning = format!("299 lite-apiserver \"{}; this is what was recorded at {}\"", self.outage().phrase(), rfc3339(recorded_at)).replace('\\', "/");
+            headers.push(("warning", warning.as_bytes()));
+        }
+        exchange.respond(status, &headers, length)
+    }
+}
+
+/// The media type under which a collection is sent: kube-apiserver sends Tables and their kin as plain JSON.
+fn content_type(key: &ViewKey) -> &str {
+    key.representation.split(';').next().unwrap_or(&key.representation)
+}
+
+/// 404, in kube-apiserver's own words (`staging/src/k8s.io/apimachinery/pkg/api/errors/errors.go`, `NewNotFound`).
+fn not_found(asked: &Asked) -> Told {
+    let (resource, name) = asked.request.target.resource().map_or_else(Default::default, |r| {
+        let group = if r.group.is_empty() { String::new() } else { format!(".{}", r.group) };
+        (format!("{}{group}", r.resource), r.name.clone().unwrap_or_default())
+    });
+    Told { code: 404, reason: "NotFound", message: format!("{resource} \"{name}\" not found"), cause: None }
 }

@@ -3,7 +3,7 @@
 use super::counters::Counters;
 use super::fields;
 use super::live::Live;
-use super::recall::{self, Finding};
+use super::find::{self, Finding};
 use super::tell::{Outage, Told};
 use super::Asked;
 use crate::admin::Exposition;
@@ -119,7 +119,7 @@ impl Service {
         match &asked.scope {
             Some(scope) if recallable => {
                 let shared = asked.caller.is_authenticated();
-                let mut finding = recall::find(&*self.store, &asked.request, scope, asked.reply_query.as_deref(), shared);
+                let mut finding = find::find(&*self.store, &asked.request, scope, asked.reply_query.as_deref(), shared);
                 if asked.request.class == Class::Review && !self.is_fresh(&finding) {
                     finding = Finding::nothing();
                 }

@@ -1,0 +1,159 @@
+//! Which recorded view could answer a request. [`find`] looks, and says what it found in the words of `decide`; nothing
+//! is read from the disk but indices.
+
+use crate::decide::Recorded;
+use crate::identity::SHARED_SCOPE;
+use crate::request::{ApiRequest, Class};
+use crate::store::{Kind, ObjectRef, Store, ViewInfo, ViewKey};
+use std::time::SystemTime;
+
+/// The representation under which the absence of an object is recorded: a 404 is the same in all of them.
+pub const ABSENT: &str = "absent";
+
+/// A recorded answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// A document.
+    Document(ViewKey),
+    /// A 404 that the upstream gave.
+    Absent(ViewKey),
+    /// A whole collection.
+    Collection(ViewKey),
+    /// One object of a collection.
+    Member {
+        /// The collection.
+        collection: ViewKey,
+        /// The object's key in it.
+        object: String,
+    },
+    /// No object of a complete collection that would hold it.
+    Missing {
+        /// The collection.
+        collection: ViewKey,
+    },
+}
+
+/// What the record holds for a request in a scope.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The answer, if there is one that the client takes.
+    pub found: Option<Found>,
+    /// When the upstream last confirmed it.
+    pub recorded_at: Option<SystemTime>,
+    /// The representations that are recorded for this very question.
+    pub representations: Vec<String>,
+}
+
+impl Finding {
+    /// Nothing at all.
+    pub fn nothing() -> Finding {
+        Finding { found: None, recorded_at: None, representations: Vec::new() }
+    }
+
+    /// The same in the words of `decide`.
+    pub fn recorded(&self) -> Recorded {
+        match (&self.found, self.representations.is_empty()) {
+            (Some(_), _) => Recorded::Yes,
+            (None, false) => Recorded::OtherRepresentation,
+            (None, true) => Recorded::No,
+        }
+    }
+}
+
+/// Looks for what could answer `request` from the record of `scope`.
+///
+/// `extra` is the part of the view's query that the request's body makes (see `super::reply_query`); `shared` says
+/// whether the caller may read what is shared between authenticated clients.
+pub fn find(store: &dyn Store, request: &ApiRequest, scope: &str, extra: Option<&str>, shared: bool) -> Finding {
+    let path = request.target.view_path();
+    let query = extra.map_or_else(|| request.query.selecting(), str::to_owned);
+    let own = |views: Vec<ViewInfo>| views.into_iter().filter(|v| v.key.query == query).collect::<Vec<_>>();
+    let mut views = own(store.views(scope, &path));
+    if views.is_empty() && shared && request.class == Class::Discovery {
+        views = own(store.views(SHARED_SCOPE, &path));
+    }
+    let mut candidates: Vec<Candidate> = views.into_iter().filter_map(|v| Candidate::direct(v, request.class)).collect();
+    if request.class == Class::Object && request.query.selecting().is_empty() {
+        candidates.extend(members(store, request, scope));
+    }
+    choose(request, candidates)
+}
+
+/// One way to answer.
+struct Candidate {
+    found: Found,
+    representation: String,
+    version: Option<u64>,
+    recorded_at: SystemTime,
+}
+
+impl Candidate {
+    fn direct(view: ViewInfo, class: Class) -> Option<Candidate> {
+        let (key, representation) = (view.key.clone(), view.key.representation.clone());
+        let found = match (view.kind, class) {
+            (Kind::Document, Class::Watch) => return None,
+            (Kind::Document, _) if representation == ABSENT => Found::Absent(key),
+            (Kind::Document, _) => Found::Document(key),
+            (Kind::Collection, Class::List | Class::Watch) => Found::Collection(key),
+            (Kind::Collection, _) => return None,
+        };
+        Some(Candidate { found, representation, version: view.version, recorded_at: view.recorded_at })
+    }
+
+    /// Whether this says something newer than `other`: by the object's own version where both have one, else by when
+    /// the upstream last confirmed it. That something is not there has no version.
+    fn is_newer_than(&self, other: &Candidate) -> bool {
+        match (self.version, other.version) {
+            (Some(a), Some(b)) if a != b => a > b,
+            _ => self.recorded_at > other.recorded_at,
+        }
+    }
+}
+
+/// What the collections that cover an object say of it.
+fn members(store: &dyn Store, request: &ApiRequest, scope: &str) -> Vec<Candidate> {
+    let Some(resource) = request.target.resource() else { return Vec::new() };
+    let (Some(object), Some(name)) = (resource.object_key(), resource.name.as_deref()) else { return Vec::new() };
+    let by_name = format!("fieldSelector=metadata.name%3D{name}");
+    let mut found = Vec::new();
+    for view in resource.covering_paths().iter().flat_map(|p| store.views(scope, p)) {
+        if view.kind != Kind::Collection {
+            continue;
+        }
+        let Ok(Some(collection)) = store.collection(&view.key) else { continue };
+        let must_hold = view.complete && (view.key.query.is_empty() || view.key.query == by_name);
+        let (representation, recorded_at) = (view.key.representation.clone(), view.recorded_at);
+        found.push(match collection.find(&object) {
+            Some(ObjectRef { version, .. }) => Candidate {
+                found: Found::Member { collection: view.key, object: object.clone() },
+                representation,
+                version,
+                recorded_at,
+            },
+            None if must_hold => {
+                Candidate { found: Found::Missing { collection: view.key }, representation: ABSENT.to_owned(), version: None, recorded_at }
+            }
+            None => continue,
+        });
+    }
+    found
+}
+
+/// The newest candidate in the first representation that the client takes. An absence is a candidate in each.
+fn choose(request: &ApiRequest, candidates: Vec<Candidate>) -> Finding {
+    let mut representations: Vec<String> =
+        candidates.iter().map(|c| c.representation.clone()).filter(|r| r != ABSENT).collect();
+    representations.sort();
+    representations.dedup();
+    let names: Vec<&str> = representations.iter().map(String::as_str).collect();
+    let wanted = request.accept.choose(&names).map(str::to_owned);
+    let mut best: Option<Candidate> = None;
+    for candidate in candidates {
+        let eligible = candidate.representation == ABSENT || Some(&candidate.representation) == wanted.as_ref();
+        if eligible && best.as_ref().is_none_or(|b| candidate.is_newer_than(b)) {
+            best = Some(candidate);
+        }
+    }
+    let recorded_at = best.as_ref().map(|b| b.recorded_at);
+    Finding { found: best.map(|b| b.found), recorded_at, representations }
+}

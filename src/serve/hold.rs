@@ -1,0 +1,154 @@
+//! A watch while the link is down: begun from the record, held open, ended cleanly when the link is back.
+
+use super::counters::Source;
+use super::find::{Finding, Found};
+use super::{Asked, Service, tell};
+use crate::decide::{self, Opening, Refusal};
+use crate::front::{BodyLength, BodyWriter, Exchange};
+use crate::record::{Envelope, EventKind};
+use crate::store::Collection;
+use crate::upstream::Epoch;
+use ring::rand::{SecureRandom, SystemRandom};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+/// How often a held watch is sent a bookmark, if it asked for bookmarks: as often as kube-apiserver's own
+/// (`staging/src/k8s.io/apiserver/pkg/storage/cacher/cacher.go`, `defaultBookmarkFrequency`).
+const BOOKMARKS: Duration = Duration::from_secs(60);
+
+/// client-go calls a watch that ends within its first second without an event a very short watch, and lists again.
+const SHORTEST: Duration = Duration::from_millis(1200);
+
+/// Over how long the ends of held watches are spread once the link is back.
+const SPREAD: Duration = Duration::from_secs(4);
+
+/// How long kube-apiserver keeps a watch without `timeoutSeconds` at least (`--min-request-timeout`, 1800 s).
+const LONGEST: Duration = Duration::from_secs(1800);
+
+impl Service {
+    /// Stage: answer a watch from the record.
+    pub(super) fn hold(&self, exchange: Exchange<'_>, asked: &Asked, finding: &Finding) -> io::Result<()> {
+        // Taken before the link's state is acted on, so that no return of the link is missed.
+        let up = self.upstream.link().up_epoch();
+        let begun = Instant::now();
+        let Some((collection, envelope)) = self.collection_of(finding) else {
+            return self.refuse(exchange, asked, Refusal::NotRecorded, "");
+        };
+        let query = &asked.request.query;
+        let bookmarks = query.flag("allowWatchBookmarks");
+        let version = collection.version();
+        let opening = decide::opening(query.resource_version(), query.flag("sendInitialEvents"), bookmarks, version);
+        self.counters.answered(&asked.request, 200, Source::Record);
+        log::info!("{} {}: held from the record ({opening:?})", asked.request.method, asked.shown_target());
+        let _open = self.counters.watch();
+
+        let client = exchange.client_fd();
+        let stop = exchange.stop_fd();
+        let content_type = envelope.watch_content_type();
+        let mut out = exchange.respond(200, &[("Content-Type", content_type.as_bytes())], BodyLength::Chunked)?;
+        let asked_version = query.resource_version().unwrap_or_default();
+        let mut frame = Vec::new();
+        match opening {
+            Opening::Everything { bookmark } => {
+                send_everything(&*collection, &envelope, &mut out)?;
+                if bookmark {
+                    envelope.bookmark(version.unwrap_or_default(), true, &mut frame);
+                }
+            }
+            Opening::Silence => {}
+            Opening::Expired => envelope.error(&tell::expired(asked_version, version.unwrap_or_default()).status(), &mut frame),
+            Opening::TooLarge => envelope.error(&tell::too_large(asked_version, version.unwrap_or_default()).status(), &mut frame),
+        }
+        out.write_all(&frame)?;
+        out.flush()?;
+        if matches!(opening, Opening::Expired | Opening::TooLarge) {
+            return out.finish();
+        }
+
+        let timeout = query.get("timeoutSeconds").and_then(|s| s.parse().ok()).filter(|s| *s > 0);
+        let mut held = Held { end: begun + timeout.map_or(LONGEST, Duration::from_secs), up: Some(up), begun };
+        let mut next_bookmark = begun + BOOKMARKS;
+        while held.wait(client, stop, next_bookmark)? {
+            if bookmarks && Instant::now() >= next_bookmark {
+                frame.clear();
+                envelope.bookmark(version.unwrap_or_default(), false, &mut frame);
+                out.write_all(&frame)?;
+                out.flush()?;
+            }
+            if Instant::now() >= next_bookmark {
+                next_bookmark += BOOKMARKS;
+            }
+        }
+        out.finish()
+    }
+
+    /// The collection that a finding names, with its envelope.
+    pub(super) fn collection_of(&self, finding: &Finding) -> Option<(std::sync::Arc<dyn Collection>, Envelope)> {
+        let (Some(Found::Collection(key)) | Some(Found::Member { collection: key, .. })) = &finding.found else { return None };
+        let collection = self.store.collection(key).ok().flatten()?;
+        let envelope = Envelope::decode(&collection.envelope())?;
+        Some((collection, envelope))
+    }
+}
+
+/// Each object of the collection as an ADDED event.
+fn send_everything(collection: &dyn Collection, envelope: &Envelope, out: &mut BodyWriter<'_>) -> io::Result<()> {
+    let mut frame = Vec::new();
+    let mut first = true;
+    collection.each(&mut |object, bytes| {
+        frame.clear();
+        envelope.event(EventKind::Added, bytes, object.flags, first, &mut frame);
+        first = false;
+        out.write_all(&frame)
+    })
+}
+
+/// A watch that is held open.
+struct Held {
+    begun: Instant,
+    /// When it is to end.
+    end: Instant,
+    /// Ends when the link is back; `None` once it is.
+    up: Option<std::sync::Arc<Epoch>>,
+}
+
+impl Held {
+    /// Waits until `until` or longer; false when the watch is to end. An error when the client has gone.
+    fn wait(&mut self, client: BorrowedFd<'_>, stop: BorrowedFd<'_>, until: Instant) -> io::Result<bool> {
+        let now = Instant::now();
+        if now >= self.end {
+            return Ok(false);
+        }
+        let wake = self.end.min(until).saturating_duration_since(now) + Duration::from_millis(1);
+        let timeout = Timespec { tv_sec: wake.as_secs().cast_signed(), tv_nsec: wake.subsec_nanos().into() };
+        let gone = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+        let mut fds = vec![PollFd::from_borrowed_fd(client, gone), PollFd::from_borrowed_fd(stop, PollFlags::IN)];
+        if let Some(up) = &self.up {
+            fds.push(PollFd::from_borrowed_fd(up.as_fd(), PollFlags::IN));
+        }
+        match poll(&mut fds, Some(&timeout)) {
+            Err(rustix::io::Errno::INTR) => return Ok(true),
+            other => other?,
+        };
+        let ready = |i: usize| fds.get(i).is_some_and(|fd| !fd.revents().is_empty());
+        let (client_gone, stopping, link_is_back) = (ready(0), ready(1), ready(2));
+        if client_gone {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        if link_is_back {
+            self.up = None;
+            self.end = self.end.min((Instant::now() + SPREAD.mul_f32(chance())).max(self.begun + SHORTEST));
+        }
+        Ok(!stopping)
+    }
+}
+
+/// A random number from 0 to 1.
+fn chance() -> f32 {
+    let mut byte = [0; 2];
+    // Without randomness the ends are not spread, and nothing worse happens.
+    let _ = SystemRandom::new().fill(&mut byte);
+    f32::from(u16::from_le_bytes(byte)) / f32::from(u16::MAX)
+}
