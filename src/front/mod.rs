@@ -1,14 +1,49 @@
-//! Towards the clients: listener and threads, TLS, HTTP/1.1. Knows nothing of Kubernetes; hands each request to a
-//! [`Handler`] as a plain value and writes what the handler answers.
+//! Towards the clients: listener and threads, TLS, HTTP/1.1. Knows nothing of Kubernetes but the shape of a
+//! `metav1.Status`, in which it words its own refusals; hands each request to a [`Handler`] as a plain value and writes
+//! what the handler answers.
+//!
+//! ```text
+//! listener   bind, accept, the bound on connections; owns every thread and joins it
+//!   connection   one thread: handshake, then head -> handler -> rest of the body, over and over
+//!     head *       bytes -> RequestHead, or a named refusal
+//!     body *       framing of request bodies: bytes -> bytes
+//!     exchange     one request's state: the reader of its body, the writer of its answer
+//!       answer *     status line, header fields, Status bodies, chunk sizes -> bytes
+//!     wire         TLS over a non-blocking socket; every wait has a deadline
+//! tls, stop, counters: what all threads share
+//! ```
+//! `*` = pure: no sockets, no clock.
+//!
+//! Absent on purpose: HTTP/2 (client-go is content with HTTP/1.1, and a thread a connection is what the whole program is
+//! built on), request trailers (dropped), `Date` and any other header field of an answer but framing and `Connection`.
+
+mod answer;
+mod body;
+mod connection;
+mod counters;
+mod exchange;
+mod head;
+mod listener;
+mod stop;
+#[cfg(test)]
+mod tests;
+mod tls;
+mod wire;
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::BorrowedFd;
+
+pub use counters::Counters;
+pub use exchange::{BodyWriter, Exchange};
+pub use listener::{Server, ServerOptions};
+pub use tls::{Tls, TlsError, VerificationClock};
 
 /// What the front calls for every well-formed request, on the connection's own thread.
 pub trait Handler: Send + Sync + 'static {
-    /// Answers through [`Exchange::respond`]. Returning without having answered, or an error after the head was sent,
-    /// cuts the connection without a clean end, so that the client knows the body to be torn.
+    /// Answers through [`Exchange::respond`]. Returning without having answered, or with an answer that was begun but
+    /// not finished, cuts the connection without a clean end, so that the client knows the body to be torn. One
+    /// exception: where the request's body was malformed or came too slowly, and nothing has been answered, the front
+    /// answers 400 or 408 itself.
     fn handle(&self, exchange: Exchange<'_>) -> io::Result<()>;
 }
 
@@ -17,16 +52,18 @@ pub trait Handler: Send + Sync + 'static {
 pub struct Peer {
     /// The client's address.
     pub address: SocketAddr,
-    /// DER of the client's end-entity certificate, already verified against the client CA; `None`: none was given.
+    /// DER of the client's end-entity certificate, verified against the client CA when the TLS session was first made
+    /// (a resumed session is not verified again, so its validity may have ended since); `None`: none was given.
     pub certificate: Option<Vec<u8>>,
 }
 
 /// The head of one request, as it was sent.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestHead {
     /// Method, e.g. `GET`: a token, case kept.
     pub method: String,
     /// Request target in origin form (`/path?query`), bytes as sent, ASCII; absolute form is reduced to it.
+    /// `*` with `OPTIONS` only.
     pub target: String,
     /// Header fields in order; names as sent (compare case-insensitively), values without surrounding white space.
     pub headers: Vec<(String, Vec<u8>)>,
@@ -43,56 +80,4 @@ pub enum BodyLength {
     Exact(u64),
     /// `Transfer-Encoding: chunked`.
     Chunked,
-}
-
-/// One request and the means to answer it.
-pub struct Exchange<'a> {
-    /// The request's head.
-    pub head: &'a RequestHead,
-    /// The connection's other end.
-    pub peer: &'a Peer,
-    _private: (),
-}
-
-impl<'a> Exchange<'a> {
-    /// The request's body (dechunked); the first read sends `100 Continue` if the client waits for it.
-    pub fn body(&mut self) -> &mut dyn io::Read {
-        unimplemented!()
-    }
-    /// The client's socket, to be polled for POLLRDHUP while something else is waited for. Never read from it.
-    pub fn client_fd(&self) -> BorrowedFd<'_> {
-        unimplemented!()
-    }
-    /// Sends the head. `headers` must not contain framing fields (`Content-Length`, `Transfer-Encoding`, `Connection`):
-    /// they follow from `length`. For HEAD requests and 204/304 the body writer swallows what is written.
-    pub fn respond(self, status: u16, headers: &[(&str, &[u8])], length: BodyLength) -> io::Result<BodyWriter<'a>> {
-        let _ = (status, headers, length);
-        unimplemented!()
-    }
-}
-
-/// Writes one answer's body; every `write` is buffered up to a TLS record, `flush` puts it on the wire at once.
-/// Dropped without [`BodyWriter::finish`], the connection is cut.
-pub struct BodyWriter<'a> {
-    _private: std::marker::PhantomData<&'a ()>,
-}
-
-impl BodyWriter<'_> {
-    /// Ends the body cleanly (last chunk, or checks that the promised length was written) and flushes.
-    pub fn finish(self) -> io::Result<()> {
-        unimplemented!()
-    }
-    /// The client's socket (see [`Exchange::client_fd`]).
-    pub fn client_fd(&self) -> BorrowedFd<'_> {
-        unimplemented!()
-    }
-}
-
-impl io::Write for BodyWriter<'_> {
-    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-        unimplemented!()
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        unimplemented!()
-    }
 }
