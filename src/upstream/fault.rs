@@ -58,13 +58,19 @@ impl Fault {
                 | AlertDescription::CertificateUnknown
                 | AlertDescription::UnknownCA
                 | AlertDescription::AccessDenied
-                | AlertDescription::CertificateRequired => Self::Refused(format!("our certificate was refused: {alert:?}")),
+                | AlertDescription::CertificateRequired => {
+                    Self::Refused(format!("our certificate was refused: {alert:?}"))
+                }
                 alert if handshaking => Self::Connect(format!("TLS refused: {alert:?}")),
                 alert => Self::Torn(format!("TLS alert: {alert:?}")),
             };
         }
         let words = tls_words(e);
-        if handshaking { Self::Connect(words) } else { Self::Torn(words) }
+        if handshaking {
+            Self::Connect(words)
+        } else {
+            Self::Torn(words)
+        }
     }
 }
 
@@ -99,12 +105,18 @@ fn tls_words(e: &rustls::Error) -> String {
     match e {
         rustls::Error::InvalidCertificate(why) => {
             let why = match why {
-                CertificateError::UnknownIssuer => "signed by an unknown authority".into(),
-                CertificateError::Expired | CertificateError::ExpiredContext { .. } => "expired".into(),
+                // A CA that was made anew under its old name shows as a bad signature.
+                CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+                    "signed by an unknown authority".into()
+                }
+                CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                    "expired".into()
+                }
                 CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
                     "not valid yet (is this machine's clock right?)".into()
                 }
-                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => "made for another name".into(),
+                CertificateError::NotValidForName
+                | CertificateError::NotValidForNameContext { .. } => "made for another name".into(),
                 CertificateError::Revoked => "revoked".into(),
                 other => format!("{other:?}"),
             };

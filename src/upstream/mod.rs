@@ -40,8 +40,6 @@ mod transport;
 mod wait;
 
 #[cfg(test)]
-mod stand_in;
-#[cfg(test)]
 mod tests;
 
 pub use link::Event;
@@ -182,37 +180,65 @@ impl Upstream {
         let link = Link::new().map_err(UpstreamError::System)?;
         let dial = |pair| {
             let (addresses, pulse) = (Arc::clone(&addresses), Arc::clone(link.pulse()));
-            Ok(Dial { addresses, tls: trust.client(pair)?, name: name.clone(), pulse })
+            Ok(Dial {
+                addresses,
+                tls: trust.client(pair)?,
+                name: name.clone(),
+                pulse,
+            })
         };
         let anonymous = dial(None)?;
         let mut identities = HashMap::new();
         for pair in &config.pairs {
-            identities.insert(Credentials::Certificate(pair.common_name.clone()), Identity::new(dial(Some(pair))?));
+            identities.insert(
+                Credentials::Certificate(pair.common_name.clone()),
+                Identity::new(dial(Some(pair))?),
+            );
         }
         identities.insert(Credentials::None, Identity::new(anonymous.clone()));
 
-        let host = if config.port == 443 { authority.host().to_owned() } else { authority.to_string() };
+        let host = if config.port == 443 {
+            authority.host().to_owned()
+        } else {
+            authority.to_string()
+        };
         let base_path = config.base_path.clone();
         let probe_base = base_path.clone();
-        link.start(move |stop| probe::probe(&anonymous, &host, &probe_base, stop)).map_err(UpstreamError::System)?;
-        Ok(Self { identities, target: Target { authority, base_path }, addresses, link })
+        link.start(move |stop| probe::probe(&anonymous, &host, &probe_base, stop))
+            .map_err(UpstreamError::System)?;
+        Ok(Self {
+            identities,
+            target: Target {
+                authority,
+                base_path,
+            },
+            addresses,
+            link,
+        })
     }
 
     /// Sends one request and waits for the head of its answer. Returns at once where the link is down; what is learned
     /// of the link is told to it. Blocks only in `poll(2)` (and in the reader of the request's body).
-    pub fn fetch<'a>(&'a self, who: &Credentials, out: Outgoing<'a>) -> Result<Answer<'a>, FetchError> {
+    pub fn fetch<'a>(
+        &'a self,
+        who: &Credentials,
+        out: Outgoing<'a>,
+    ) -> Result<Answer<'a>, FetchError> {
         fetch::fetch(&self.identity(who)?.agent, &self.target, &self.link, out)
     }
 
     /// A connection of its own, for what is no plain HTTP exchange (`Connection: Upgrade`): the socket, non-blocking, and
     /// TLS with its handshake done. Nothing watches it for the caller.
-    pub fn dial(&self, who: &Credentials, client: Option<BorrowedFd<'_>>) -> Result<(TcpStream, ClientConnection), FetchError> {
-        let down = self.link.down_epoch();
-        let outage = self.link.describe();
-        if outage.since.is_some() {
-            return Err(FetchError::Unreachable(outage.reason));
-        }
-        let waits = Waits { client, until: &down };
+    pub fn dial(
+        &self,
+        who: &Credentials,
+        client: Option<BorrowedFd<'_>>,
+    ) -> Result<(TcpStream, ClientConnection), FetchError> {
+        let down = self.link.open().map_err(FetchError::Unreachable)?;
+        let waits = Waits {
+            client,
+            until: &down,
+        };
         let dialled = self.identity(who)?.dial.dial(&waits, Duration::MAX);
         dialled.map_err(|fault| fetch::dial_failure(fault, client, &self.link))
     }
@@ -221,7 +247,11 @@ impl Upstream {
     /// connection.
     pub fn host_and_base_path(&self) -> (&str, &str) {
         let authority = &self.target.authority;
-        let host = if authority.port_u16() == Some(443) { authority.host() } else { authority.as_str() };
+        let host = if authority.port_u16() == Some(443) {
+            authority.host()
+        } else {
+            authority.as_str()
+        };
         (host, &self.target.base_path)
     }
 
@@ -237,7 +267,9 @@ impl Upstream {
     }
 
     fn identity(&self, who: &Credentials) -> Result<&Identity, FetchError> {
-        self.identities.get(who).ok_or_else(|| FetchError::Unsendable(format!("no key pair for {who:?}")))
+        self.identities
+            .get(who)
+            .ok_or_else(|| FetchError::Unsendable(format!("no key pair for {who:?}")))
     }
 }
 
@@ -259,11 +291,19 @@ impl Identity {
             .max_idle_connections_per_host(IDLE_CONNECTIONS)
             .max_idle_age(IDLE_AGE)
             .build();
-        Self { agent: Agent::with_parts(config, dial.clone(), NoResolver), dial }
+        Self {
+            agent: Agent::with_parts(config, dial.clone(), NoResolver),
+            dial,
+        }
     }
 }
 
 fn authority(config: &UpstreamConfig) -> Result<Authority, UpstreamError> {
-    let host = if config.host.contains(':') { format!("[{}]", config.host) } else { config.host.clone() };
-    Authority::try_from(format!("{host}:{}", config.port)).map_err(|_| UpstreamError::Name(config.host.clone()))
+    let host = if config.host.contains(':') {
+        format!("[{}]", config.host)
+    } else {
+        config.host.clone()
+    };
+    Authority::try_from(format!("{host}:{}", config.port))
+        .map_err(|_| UpstreamError::Name(config.host.clone()))
 }

@@ -24,7 +24,11 @@ pub(super) struct Pulse {
 
 impl Pulse {
     fn new() -> Self {
-        Self { start: Instant::now(), heard: AtomicU32::new(0), streams: AtomicUsize::new(0) }
+        Self {
+            start: Instant::now(),
+            heard: AtomicU32::new(0),
+            streams: AtomicUsize::new(0),
+        }
     }
 
     /// The upstream was heard now.
@@ -71,6 +75,9 @@ struct Shared {
     calm: AtomicBool,
     book: Mutex<Book>,
     changed: Condvar,
+    /// The prober sleeps until it is told of a change: the first stream must wake it. Else it looks by itself, and not
+    /// every request has to.
+    sleeping: AtomicBool,
     pulse: Arc<Pulse>,
     /// Ends when the prober is to stop.
     stop: Epoch,
@@ -103,16 +110,25 @@ impl Link {
             calm: AtomicBool::new(true),
             book: Mutex::new(book),
             changed: Condvar::new(),
+            sleeping: AtomicBool::new(false),
             pulse: Arc::new(Pulse::new()),
             stop: Epoch::new()?,
         };
-        Ok(Self { shared: Arc::new(shared), prober: Mutex::new(None) })
+        Ok(Self {
+            shared: Arc::new(shared),
+            prober: Mutex::new(None),
+        })
     }
 
     /// Starts the thread that probes. `probe` blocks until it knows, and gives up when the epoch ends.
-    pub(super) fn start(&self, probe: impl Fn(&Epoch) -> Probed + Send + 'static) -> io::Result<()> {
+    pub(super) fn start(
+        &self,
+        probe: impl Fn(&Epoch) -> Probed + Send + 'static,
+    ) -> io::Result<()> {
         let shared = Arc::clone(&self.shared);
-        let thread = std::thread::Builder::new().name("probe".into()).spawn(move || shared.keep_probing(&probe))?;
+        let thread = std::thread::Builder::new()
+            .name("probe".into())
+            .spawn(move || shared.keep_probing(&probe))?;
         *self.prober.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
         Ok(())
     }
@@ -137,6 +153,15 @@ impl Link {
         Arc::clone(&self.shared.lock().up)
     }
 
+    /// What ends when the link goes down, or, where it is down, why.
+    pub(super) fn open(&self) -> Result<Arc<Epoch>, String> {
+        let book = self.shared.lock();
+        match book.state {
+            State::Down { .. } => Err(book.reason.clone()),
+            State::Up | State::Suspect => Ok(Arc::clone(&book.down)),
+        }
+    }
+
     /// Since when the link is down, when it was last up, and why it is not.
     pub fn describe(&self) -> Outage {
         let book = self.shared.lock();
@@ -144,8 +169,16 @@ impl Link {
             State::Down { since, .. } => Some(since),
             State::Up | State::Suspect => None,
         };
-        let last_up = self.shared.pulse.heard().map(|heard| SystemTime::now() - heard.elapsed());
-        Outage { since, last_up, reason: book.reason.clone() }
+        let last_up = self
+            .shared
+            .pulse
+            .heard()
+            .map(|heard| SystemTime::now() - heard.elapsed());
+        Outage {
+            since,
+            last_up,
+            reason: book.reason.clone(),
+        }
     }
 
     /// Ends both epochs, so that whoever waits on this link stops waiting, and joins the prober. The link is down from
@@ -163,7 +196,10 @@ impl Link {
             book.down.end();
             book.up.end();
             self.shared.changed.notify_all();
-            self.prober.lock().unwrap_or_else(PoisonError::into_inner).take()
+            self.prober
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take()
         };
         if let Some(prober) = prober
             && prober.join().is_err()
@@ -178,8 +214,9 @@ impl Link {
 
     /// Counts one more answer that is awaited.
     pub(super) fn stream(&self) -> Stream {
-        if self.shared.pulse.streams.fetch_add(1, Ordering::Relaxed) == 0 {
-            // The prober may be asleep until something happens; under the lock, so that it is asleep or has not looked yet.
+        self.shared.pulse.streams.fetch_add(1, Ordering::SeqCst);
+        if self.shared.sleeping.load(Ordering::SeqCst) {
+            // Under the lock: the prober holds it from before it says so until it really sleeps.
             let _book = self.shared.lock();
             self.shared.changed.notify_all();
         }
@@ -211,7 +248,14 @@ impl Shared {
         if was != step.state {
             log::debug!("link: {event:?}: {was:?} -> {:?}", step.state);
         }
-        if matches!(event, Event::ConnectFailed | Event::FirstByteTimeout | Event::Broken | Event::ProbeFailed | Event::ProbeNotReady) {
+        if matches!(
+            event,
+            Event::ConnectFailed
+                | Event::FirstByteTimeout
+                | Event::Broken
+                | Event::ProbeFailed
+                | Event::ProbeNotReady
+        ) {
             reason.clone_into(&mut book.reason);
         }
         match step.probe {
@@ -227,7 +271,10 @@ impl Shared {
             }
             (Some(Raise::Up), State::Down { since, .. }) => {
                 let lasted = SystemTime::now().duration_since(since).unwrap_or_default();
-                log::warn!("the link to the upstream is up again after {} s", lasted.as_secs());
+                log::warn!(
+                    "the link to the upstream is up again after {} s",
+                    lasted.as_secs()
+                );
                 book.up.end();
             }
             _ => {}
@@ -243,7 +290,9 @@ impl Shared {
         while !book.stopping {
             book.renew_epochs();
             let heard = self.pulse.heard().unwrap_or(self.pulse.start);
-            let quiet = book.state.quiet_probe(self.pulse.streams.load(Ordering::Relaxed), heard);
+            let quiet = book
+                .state
+                .quiet_probe(self.pulse.streams.load(Ordering::Relaxed), heard);
             let due = [book.probe_at, quiet].into_iter().flatten().min();
             let left = due.map(|due| due.saturating_duration_since(Instant::now()));
             if left == Some(Duration::ZERO) {
@@ -253,9 +302,20 @@ impl Shared {
                 self.report(event, &reason);
                 book = self.lock();
             } else if let Some(left) = left {
-                book = self.changed.wait_timeout(book, left).unwrap_or_else(PoisonError::into_inner).0;
+                book = self
+                    .changed
+                    .wait_timeout(book, left)
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .0;
             } else {
-                book = self.changed.wait(book).unwrap_or_else(PoisonError::into_inner);
+                self.sleeping.store(true, Ordering::SeqCst);
+                if self.pulse.streams.load(Ordering::SeqCst) == 0 || book.state != State::Up {
+                    book = self
+                        .changed
+                        .wait(book)
+                        .unwrap_or_else(PoisonError::into_inner);
+                }
+                self.sleeping.store(false, Ordering::SeqCst);
             }
         }
     }
@@ -280,11 +340,17 @@ impl Book {
 }
 
 fn now() -> Now {
-    Now { instant: Instant::now(), wall: SystemTime::now() }
+    Now {
+        instant: Instant::now(),
+        wall: SystemTime::now(),
+    }
 }
 
 /// Up to a quarter of `pause`, from the clock's small digits: enough that nodes do not probe in step.
 fn jitter(pause: Duration) -> Duration {
-    let digits = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().subsec_nanos();
+    let digits = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+        .subsec_nanos();
     pause / 4 * (digits / 1000 % 100) / 100
 }

@@ -47,7 +47,13 @@ enum Seen {
 impl Wire {
     /// `socket` is non-blocking, the handshake is done.
     pub(super) fn new(socket: TcpStream, tls: ClientConnection, pulse: Arc<Pulse>) -> Self {
-        Self { socket: Arc::new(socket), tls, buffers: TidalBuffers::default(), pulse, deaf: false }
+        Self {
+            socket: Arc::new(socket),
+            tls,
+            buffers: TidalBuffers::default(),
+            pulse,
+            deaf: false,
+        }
     }
 
     /// Takes in what has arrived, until there is plaintext or nothing more. Never waits. An end without `close_notify` is
@@ -81,7 +87,11 @@ impl Wire {
         loop {
             match self.look()? {
                 Seen::Plaintext => {
-                    let amount = self.tls.reader().read(self.buffers.input_append_buf()).map_err(|e| Fault::Torn(io_words(&e)))?;
+                    let amount = self
+                        .tls
+                        .reader()
+                        .read(self.buffers.input_append_buf())
+                        .map_err(|e| Fault::Torn(io_words(&e)))?;
                     self.buffers.input_appended(amount);
                     return Ok(Some(amount > 0));
                 }
@@ -89,8 +99,12 @@ impl Wire {
                 Seen::Nothing => {}
             }
             self.buffers.release();
-            let Some(attempt) = attempt.as_deref_mut() else { return Ok(None) };
-            let by = *attempt.answer_by.get_or_insert_with(|| Instant::now() + attempt.first_byte);
+            let Some(attempt) = attempt.as_deref_mut() else {
+                return Ok(None);
+            };
+            let by = *attempt
+                .answer_by
+                .get_or_insert_with(|| Instant::now() + attempt.first_byte);
             attempt
                 .waits()
                 .on(self.socket.as_fd(), PollFlags::IN, Some(by))
@@ -102,7 +116,11 @@ impl Wire {
         let mut rest = self.buffers.written(amount);
         while !rest.is_empty() && !self.deaf {
             // rustls takes at most its buffer's limit (64 KiB) before it must be written out.
-            let taken = self.tls.writer().write(rest).map_err(|e| Fault::Torn(io_words(&e)))?;
+            let taken = self
+                .tls
+                .writer()
+                .write(rest)
+                .map_err(|e| Fault::Torn(io_words(&e)))?;
             rest = &rest[taken..];
             let consumed = amount - rest.len();
             self.flush(attempt)?;
@@ -139,10 +157,19 @@ impl Wire {
 
     /// Waits until the socket takes more (`false`) or an answer begins (`true`).
     fn answered_early(&mut self, waits: &Waits<'_>, by: Instant) -> Result<bool, Fault> {
-        let stalled = || Fault::Torn(format!("the upstream took nothing for {} s", STALL.as_secs()));
+        let stalled = || {
+            Fault::Torn(format!(
+                "the upstream took nothing for {} s",
+                STALL.as_secs()
+            ))
+        };
         loop {
             let seen = waits
-                .on(self.socket.as_fd(), PollFlags::OUT | PollFlags::IN, Some(by))
+                .on(
+                    self.socket.as_fd(),
+                    PollFlags::OUT | PollFlags::IN,
+                    Some(by),
+                )
                 .map_err(|interrupted| Fault::from_wait(interrupted, stalled))?;
             if seen.contains(PollFlags::OUT) {
                 return Ok(false);
@@ -164,8 +191,11 @@ impl Transport for Wire {
     fn transmit_output(&mut self, amount: usize, _: NextTimeout) -> Result<(), ureq::Error> {
         attempt::current(|attempt| {
             let attempt = attempt.ok_or(ureq::Error::ConnectionFailed)?;
-            attempt.socket.get_or_insert_with(|| Arc::clone(&self.socket));
-            self.send(amount, attempt).map_err(|fault| ureq::Error::Io(fault.into_io()))
+            attempt
+                .socket
+                .get_or_insert_with(|| Arc::clone(&self.socket));
+            self.send(amount, attempt)
+                .map_err(|fault| ureq::Error::Io(fault.into_io()))
         })
     }
 
@@ -180,7 +210,8 @@ impl Transport for Wire {
     /// Asked when a connection goes into the pool and when it is to come out. Late session tickets (RFC 8446 section
     /// 4.6.1) are taken in; an end, an alert or an answer to nothing close it.
     fn is_open(&mut self) -> bool {
-        let only_fresh = attempt::current(|attempt| attempt.is_some_and(|attempt| attempt.only_fresh));
+        let only_fresh =
+            attempt::current(|attempt| attempt.is_some_and(|attempt| attempt.only_fresh));
         !only_fresh && !self.deaf && matches!(self.look(), Ok(Seen::Nothing))
     }
 
@@ -199,6 +230,8 @@ impl Drop for Wire {
 
 impl fmt::Debug for Wire {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Wire").field("socket", &self.socket).finish_non_exhaustive()
+        f.debug_struct("Wire")
+            .field("socket", &self.socket)
+            .finish_non_exhaustive()
     }
 }
