@@ -1,9 +1,67 @@
 //! Towards the cloud: one ureq agent per upstream identity, the connector under it, the link's state and its probe.
 //! Knows HTTP and TLS; knows nothing of Kubernetes' resources and nothing of the record.
+//!
+//! ```text
+//!  fetch ---> ureq::Agent ---> Wire (transport.rs) <--- Dial (connector.rs) <--- Addresses (resolver.rs)
+//!    |            ^                  | waits in poll(2) with what attempt.rs says, up to the answer's head
+//!    |            | reads            v
+//!    +---> StreamedBody (answer.rs): waits itself, for as long as the body streams
+//!    |
+//!    +---> Link (monitor.rs): State (link.rs) <--- probe.rs
+//! ```
 
+use std::collections::HashMap;
+use std::fmt;
 use std::io;
+use std::net::TcpStream;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+
+use rustls::ClientConnection;
+use ureq::Agent;
+use ureq::config::AutoHeaderValue;
+use ureq::http::uri::Authority;
+
+use crate::config::UpstreamConfig;
+
+mod answer;
+mod attempt;
+mod buffers;
+mod connector;
+mod fault;
+mod fetch;
+mod link;
+mod monitor;
+mod probe;
+mod resolver;
+mod tls;
+mod transport;
+mod wait;
+
+#[cfg(test)]
+mod tests;
+
+pub use link::Event;
+pub use monitor::{Link, Outage};
+pub use tls::UpstreamError;
+pub use wait::Epoch;
+
+use connector::{Dial, NoResolver};
+use fetch::Target;
+use resolver::Addresses;
+use tls::Trust;
+use wait::Waits;
+
+/// Largest head of an answer, in bytes; the front takes requests of the same size.
+const MAX_RESPONSE_HEAD: usize = 64 * 1024;
+/// Idle connections kept per credentials.
+const IDLE_CONNECTIONS: usize = 64;
+/// An idle connection is not used after this: Go servers, kube-apiserver among them, close theirs after 90 s, and one
+/// that is just being closed costs a write that cannot be repeated.
+const IDLE_AGE: Duration = Duration::from_secs(60);
+/// How long the end of the process waits for a look-up of the upstream's name.
+const RESOLVER_GRACE: Duration = Duration::from_millis(200);
 
 /// Whose credentials a request goes up with.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -80,4 +138,172 @@ pub enum LinkState {
         /// When the link was found down.
         since: SystemTime,
     },
+}
+
+impl fmt::Display for FetchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreachable(why) => write!(f, "unreachable: {why}"),
+            Self::TimedOut => f.write_str("no answer in time"),
+            Self::Broken(why) => write!(f, "the connection broke: {why}"),
+            Self::ClientGone => f.write_str("the client hung up"),
+            Self::ClientBody(e) => write!(f, "the request's body could not be read: {e}"),
+            Self::Unsendable(why) => write!(f, "the request cannot be sent: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for FetchError {}
+
+/// The upstream.
+pub struct Upstream {
+    identities: HashMap<Credentials, Identity>,
+    target: Target,
+    addresses: Arc<Addresses>,
+    link: Link,
+}
+
+/// What requests with one kind of credentials go through.
+struct Identity {
+    agent: Agent,
+    dial: Dial,
+}
+
+impl Upstream {
+    /// Reads every certificate and key, and starts the thread that watches the link, which probes at once. Agents are
+    /// made here, not on first use: they cost nothing before they have a connection, and a bad file is found at start.
+    pub fn new(config: &UpstreamConfig) -> Result<Self, UpstreamError> {
+        let name = tls::server_name(config)?;
+        let authority = authority(config)?;
+        let trust = Trust::new(config)?;
+        let addresses = Arc::new(Addresses::new(&config.host, config.port));
+        let link = Link::new().map_err(UpstreamError::System)?;
+        let dial = |pair| {
+            let (addresses, pulse) = (Arc::clone(&addresses), Arc::clone(link.pulse()));
+            Ok(Dial {
+                addresses,
+                tls: trust.client(pair)?,
+                name: name.clone(),
+                pulse,
+            })
+        };
+        let anonymous = dial(None)?;
+        let mut identities = HashMap::new();
+        for pair in &config.pairs {
+            identities.insert(
+                Credentials::Certificate(pair.common_name.clone()),
+                Identity::new(dial(Some(pair))?),
+            );
+        }
+        identities.insert(Credentials::None, Identity::new(anonymous.clone()));
+
+        let host = if config.port == 443 {
+            authority.host().to_owned()
+        } else {
+            authority.to_string()
+        };
+        let base_path = config.base_path.clone();
+        let probe_base = base_path.clone();
+        link.start(move |stop| probe::probe(&anonymous, &host, &probe_base, stop))
+            .map_err(UpstreamError::System)?;
+        Ok(Self {
+            identities,
+            target: Target {
+                authority,
+                base_path,
+            },
+            addresses,
+            link,
+        })
+    }
+
+    /// Sends one request and waits for the head of its answer. Returns at once where the link is down; what is learned
+    /// of the link is told to it. Blocks only in `poll(2)` (and in the reader of the request's body).
+    pub fn fetch<'a>(
+        &'a self,
+        who: &Credentials,
+        out: Outgoing<'a>,
+    ) -> Result<Answer<'a>, FetchError> {
+        fetch::fetch(&self.identity(who)?.agent, &self.target, &self.link, out)
+    }
+
+    /// A connection of its own, for what is no plain HTTP exchange (`Connection: Upgrade`): the socket, non-blocking, and
+    /// TLS with its handshake done. Nothing watches it for the caller.
+    pub fn dial(
+        &self,
+        who: &Credentials,
+        client: Option<BorrowedFd<'_>>,
+    ) -> Result<(TcpStream, ClientConnection), FetchError> {
+        let down = self.link.open().map_err(FetchError::Unreachable)?;
+        let waits = Waits {
+            client,
+            until: &down,
+        };
+        let dialled = self.identity(who)?.dial.dial(&waits, Duration::MAX);
+        dialled.map_err(|fault| fetch::dial_failure(fault, client, &self.link))
+    }
+
+    /// The `Host` of requests, and the path in front of theirs; for who writes requests on a [`Upstream::dial`]led
+    /// connection.
+    pub fn host_and_base_path(&self) -> (&str, &str) {
+        let authority = &self.target.authority;
+        let host = if authority.port_u16() == Some(443) {
+            authority.host()
+        } else {
+            authority.as_str()
+        };
+        (host, &self.target.base_path)
+    }
+
+    /// The link's state, and who to tell about it.
+    pub fn link(&self) -> &Link {
+        &self.link
+    }
+
+    /// Ends whatever waits for the upstream as if the link went down, and joins the threads.
+    pub fn shutdown(&self) {
+        self.link.shutdown();
+        self.addresses.shutdown(RESOLVER_GRACE);
+    }
+
+    fn identity(&self, who: &Credentials) -> Result<&Identity, FetchError> {
+        self.identities
+            .get(who)
+            .ok_or_else(|| FetchError::Unsendable(format!("no key pair for {who:?}")))
+    }
+}
+
+impl Identity {
+    fn new(dial: Dial) -> Self {
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .https_only(true)
+            .proxy(None)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .user_agent(AutoHeaderValue::None)
+            .accept(AutoHeaderValue::None)
+            .accept_encoding(AutoHeaderValue::None)
+            .allow_non_standard_methods(true)
+            .timeout_await_100(None)
+            .max_response_header_size(MAX_RESPONSE_HEAD)
+            .max_idle_connections(IDLE_CONNECTIONS)
+            .max_idle_connections_per_host(IDLE_CONNECTIONS)
+            .max_idle_age(IDLE_AGE)
+            .build();
+        Self {
+            agent: Agent::with_parts(config, dial.clone(), NoResolver),
+            dial,
+        }
+    }
+}
+
+fn authority(config: &UpstreamConfig) -> Result<Authority, UpstreamError> {
+    let host = if config.host.contains(':') {
+        format!("[{}]", config.host)
+    } else {
+        config.host.clone()
+    };
+    Authority::try_from(format!("{host}:{}", config.port))
+        .map_err(|_| UpstreamError::Name(config.host.clone()))
 }

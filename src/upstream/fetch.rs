@@ -1,0 +1,331 @@
+//! One request through ureq: built, sent, sent once more where that is safe, and its failure put into words.
+
+use std::fmt;
+use std::io::{self, Read};
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+use ureq::http::uri::{Authority, PathAndQuery, Scheme};
+use ureq::http::{HeaderName, HeaderValue, Method, Request, Response, Uri};
+use ureq::{Agent, Body, SendBody};
+
+use super::answer::Streaming;
+use super::attempt::{self, Attempt};
+use super::buffers;
+use super::fault::{Fault, io_words};
+use super::link::Event;
+use super::monitor::Link;
+use super::wait::Epoch;
+use super::{Answer, FetchError, Outgoing, OutgoingBody};
+
+/// Fields that belong to one connection or to the framing, which is ours to make. `Expect` too: the front has answered it.
+const OURS: [&str; 5] = [
+    "host",
+    "content-length",
+    "transfer-encoding",
+    "connection",
+    "expect",
+];
+
+/// Where requests go.
+pub(super) struct Target {
+    pub(super) authority: Authority,
+    /// In front of each request's path; no slash at its end.
+    pub(super) base_path: String,
+}
+
+/// Sends `out` and returns the answer's head with its body to be streamed; tells `link` what that showed.
+pub(super) fn fetch<'a>(
+    agent: &Agent,
+    target: &Target,
+    link: &'a Link,
+    mut out: Outgoing<'a>,
+) -> Result<Answer<'a>, FetchError> {
+    let down = link.open().map_err(FetchError::Unreachable)?;
+    let head = Head::new(target, &out)?;
+    let stream = link.stream();
+    let mut body = out
+        .body
+        .take()
+        .map(Upload::new)
+        .filter(|body| body.left != Some(0));
+    let mut only_fresh = false;
+    loop {
+        let attempt = head.attempt(&out, &down, only_fresh)?;
+        let (result, attempt) = attempt::during(attempt, || match &mut body {
+            Some(body) => agent.run(head.request(SendBody::from_reader(body))),
+            None => agent.run(head.request(())),
+        });
+        let Some(attempt) = attempt else {
+            return Err(FetchError::Broken("no attempt".into()));
+        };
+        let error = match result {
+            Ok(response) => {
+                link.report(Event::Connected, "");
+                return answer(
+                    response,
+                    Streaming {
+                        socket: attempt.socket,
+                        client: out.client,
+                        down,
+                        link,
+                        stream,
+                    },
+                );
+            }
+            Err(error) => error,
+        };
+        if let Some(error) = body.as_mut().and_then(|body| body.failed.take()) {
+            return Err(FetchError::ClientBody(error));
+        }
+        let (failure, event) = judge(&error, &attempt, link);
+        let untouched = body.as_ref().is_none_or(|body| !body.begun);
+        if !only_fresh
+            && event == Some(Event::Broken)
+            && untouched
+            && may_repeat(out.method, body.is_some(), &attempt)
+        {
+            // The server had closed the pooled connection; its neighbours in the pool may be as old.
+            only_fresh = true;
+            continue;
+        }
+        if let Some(event) = event {
+            let reason = match &failure {
+                FetchError::Unreachable(why) | FetchError::Broken(why) => why.clone(),
+                other => other.to_string(),
+            };
+            link.report(event, &reason);
+        }
+        return Err(failure);
+    }
+}
+
+/// Whether a request that broke may be sent once more: only where the connection came from the pool, so that it may have
+/// been closed before the request came, and only where nothing was sent or sending it twice does no harm (RFC 9110
+/// section 9.2.2, RFC 9112 section 9.3.1). As in Go's `http.Transport` (`shouldRetryRequest`) that is GET, HEAD and
+/// OPTIONS, not DELETE or PUT: a second DELETE could hit an object that was made again in the meantime.
+fn may_repeat(method: &str, has_body: bool, attempt: &Attempt) -> bool {
+    !attempt.fresh
+        && (attempt.sent == 0 || (!has_body && matches!(method, "GET" | "HEAD" | "OPTIONS")))
+}
+
+/// A request's head, checked.
+struct Head {
+    method: Method,
+    uri: Uri,
+    fields: Vec<(HeaderName, HeaderValue)>,
+    longest_line: usize,
+}
+
+impl Head {
+    fn new(target: &Target, out: &Outgoing<'_>) -> Result<Self, FetchError> {
+        let unsendable =
+            |what: &str, e: &dyn fmt::Display| FetchError::Unsendable(format!("{what}: {e}"));
+        let method =
+            Method::from_bytes(out.method.as_bytes()).map_err(|e| unsendable("the method", &e))?;
+        // The http crate would cut a fragment off without a word.
+        if !out.target.starts_with('/') || out.target.contains('#') {
+            return Err(unsendable("the target", &"not an absolute path"));
+        }
+        let path = PathAndQuery::try_from(format!("{}{}", target.base_path, out.target))
+            .map_err(|e| unsendable("the target", &e))?;
+        let mut uri = ureq::http::uri::Parts::default();
+        uri.scheme = Some(Scheme::HTTPS);
+        uri.authority = Some(target.authority.clone());
+        uri.path_and_query = Some(path);
+        let uri = Uri::from_parts(uri).map_err(|e| unsendable("the target", &e))?;
+
+        let mut longest_line = target.base_path.len() + out.target.len() + out.method.len();
+        let mut fields = Vec::with_capacity(out.headers.len() + 1);
+        for (name, value) in out.headers {
+            if OURS.iter().any(|ours| name.eq_ignore_ascii_case(ours)) {
+                continue;
+            }
+            longest_line = longest_line.max(name.len() + value.len());
+            let named =
+                HeaderName::from_bytes(name.as_bytes()).map_err(|e| unsendable(name, &e))?;
+            fields.push((
+                named,
+                HeaderValue::from_bytes(value).map_err(|e| unsendable(name, &e))?,
+            ));
+        }
+        match out.body.as_ref().map(|body| body.length) {
+            // Without a length ureq would send an empty chunked body.
+            None | Some(Some(0))
+                if matches!(method, Method::POST | Method::PUT | Method::PATCH) =>
+            {
+                fields.push((ureq::http::header::CONTENT_LENGTH, 0.into()));
+            }
+            Some(Some(length)) if length > 0 => {
+                fields.push((ureq::http::header::CONTENT_LENGTH, length.into()));
+            }
+            _ => {}
+        }
+        // ` HTTP/1.1`, `: `, and two line ends.
+        Ok(Self {
+            method,
+            uri,
+            fields,
+            longest_line: longest_line + 16,
+        })
+    }
+
+    fn request<B>(&self, body: B) -> Request<B> {
+        let mut request = Request::new(body);
+        request.method_mut().clone_from(&self.method);
+        request.uri_mut().clone_from(&self.uri);
+        for (name, value) in &self.fields {
+            request.headers_mut().append(name, value.clone());
+        }
+        request
+    }
+
+    fn attempt(
+        &self,
+        out: &Outgoing<'_>,
+        down: &Arc<Epoch>,
+        only_fresh: bool,
+    ) -> Result<Attempt, FetchError> {
+        let client = out
+            .client
+            .map(|client| client.try_clone_to_owned())
+            .transpose();
+        Ok(Attempt {
+            client: client.map_err(|e| FetchError::Unreachable(io_words(&e)))?,
+            down: Arc::clone(down),
+            first_byte: out.first_byte,
+            longest_line: self.longest_line.max(buffers::SIZE),
+            only_fresh,
+            fresh: false,
+            sent: 0,
+            answer_by: None,
+            socket: None,
+        })
+    }
+}
+
+fn answer(response: Response<Body>, streaming: Streaming<'_>) -> Result<Answer<'_>, FetchError> {
+    let (head, body) = response.into_parts();
+    if head.status.as_u16() < 200 {
+        // ureq swallows the others; a 101 nobody asked for would leave the client with a broken connection.
+        return Err(FetchError::Broken(format!(
+            "the upstream answered {} unasked",
+            head.status.as_u16()
+        )));
+    }
+    let headers = head
+        .headers
+        .iter()
+        .map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec()))
+        .collect();
+    Ok(Answer {
+        status: head.status.as_u16(),
+        headers,
+        body: Box::new(streaming.body(body.into_reader())),
+    })
+}
+
+/// What a failure is called, and what it says of the link.
+fn judge(error: &ureq::Error, attempt: &Attempt, link: &Link) -> (FetchError, Option<Event>) {
+    let broken = |why: String| (FetchError::Broken(why), Some(Event::Broken));
+    match error {
+        ureq::Error::Io(e) => match Fault::in_io(e) {
+            Some(Fault::ClientGone) => (FetchError::ClientGone, None),
+            Some(Fault::LinkDown) => (FetchError::Unreachable(link.describe().reason), None),
+            Some(Fault::FirstByte) => (FetchError::TimedOut, Some(Event::FirstByteTimeout)),
+            Some(Fault::Connect(why)) => (
+                FetchError::Unreachable(why.clone()),
+                Some(Event::ConnectFailed),
+            ),
+            // One identity's trouble; a probe tells whether it is everybody's.
+            Some(Fault::Refused(why)) => {
+                (FetchError::Unreachable(why.clone()), Some(Event::Broken))
+            }
+            Some(Fault::Torn(why)) => broken(why.clone()),
+            None if e.kind() == io::ErrorKind::UnexpectedEof => broken("connection closed".into()),
+            None => broken(io_words(e)),
+        },
+        ureq::Error::LargeResponseHeader(..) => (
+            FetchError::Broken(format!(
+                "the answer's head is larger than {} bytes",
+                super::MAX_RESPONSE_HEAD
+            )),
+            None,
+        ),
+        ureq::Error::Http(_) | ureq::Error::BadUri(_) => {
+            (FetchError::Unsendable(error.to_string()), None)
+        }
+        ureq::Error::Protocol(_) if attempt.sent == 0 => {
+            (FetchError::Unsendable(error.to_string()), None)
+        }
+        ureq::Error::Protocol(e) => broken(format!("the answer is not HTTP: {e}")),
+        other => broken(other.to_string()),
+    }
+}
+
+/// The client's body on its way through ureq: exactly as long as announced, and its own failures kept apart from the
+/// connection's.
+struct Upload<'a> {
+    reader: &'a mut dyn Read,
+    left: Option<u64>,
+    begun: bool,
+    failed: Option<io::Error>,
+}
+
+impl<'a> Upload<'a> {
+    fn new(OutgoingBody { reader, length }: OutgoingBody<'a>) -> Self {
+        Self {
+            reader,
+            left: length,
+            begun: false,
+            failed: None,
+        }
+    }
+}
+
+impl Read for Upload<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.begun = true;
+        let most = self.left.map_or(buf.len(), |left| {
+            usize::try_from(left).unwrap_or(usize::MAX).min(buf.len())
+        });
+        let outcome = match self.reader.read(&mut buf[..most]) {
+            // ureq would ask for the rest for ever.
+            Ok(0) if most > 0 && self.left.is_some() => Err(io::ErrorKind::UnexpectedEof.into()),
+            other => other,
+        };
+        match outcome {
+            Ok(amount) => {
+                self.left = self.left.map(|left| left - amount as u64);
+                Ok(amount)
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => self.read(buf),
+            Err(e) => {
+                self.failed = Some(e);
+                Err(io::Error::other("the client's body could not be read"))
+            }
+        }
+    }
+}
+
+/// A raw connection's failure, in the words of a fetch.
+pub(super) fn dial_failure(
+    fault: Fault,
+    client: Option<BorrowedFd<'_>>,
+    link: &Link,
+) -> FetchError {
+    debug_assert!(client.is_some() || !matches!(fault, Fault::ClientGone));
+    match fault {
+        Fault::ClientGone => FetchError::ClientGone,
+        Fault::LinkDown => FetchError::Unreachable(link.describe().reason),
+        Fault::FirstByte => FetchError::TimedOut,
+        Fault::Connect(why) => {
+            link.report(Event::ConnectFailed, &why);
+            FetchError::Unreachable(why)
+        }
+        Fault::Refused(why) | Fault::Torn(why) => {
+            link.report(Event::Broken, &why);
+            FetchError::Unreachable(why)
+        }
+    }
+}
