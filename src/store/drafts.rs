@@ -1,0 +1,418 @@
+//! What becomes of a collection when changes are folded into it and generations are committed over it: the rules,
+//! once for every engine. Decides and keeps book; bytes are written by the engine between a plan and its being applied,
+//! so that a failed write leaves everything as it was.
+//!
+//! A *draft* is a generation under way. While one is open, the keys that changes have touched are remembered (with
+//! tombstones for deletions), because a list that was read before a change may arrive after it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use super::index::{ByKey, Entry, Index};
+use super::{Change, ObjectRef};
+
+/// All generations under way of one view.
+pub(super) struct Drafts<L> {
+    open: HashMap<u64, Draft<L>>,
+    touched: HashMap<Box<str>, Touch>,
+    /// Counts changes and drafts, so that a draft can tell what came after its beginning.
+    clock: u64,
+}
+
+/// The last change of a key since the oldest open draft began.
+struct Touch {
+    at: u64,
+    /// The version at which it was deleted (`Some(None)`: unknown, counts as newest), if it was.
+    deleted: Option<Option<u64>>,
+}
+
+struct Draft<L> {
+    began: u64,
+    /// The version below which a generation is stale, if there is one.
+    base: Option<u64>,
+    /// The newest version that was folded since it began.
+    folded: Option<u64>,
+    /// Its objects; true if the bytes were written for this draft, false if the collection held them already.
+    objects: BTreeMap<ByKey<L>, bool>,
+}
+
+/// What a fold into a committed collection does.
+#[derive(PartialEq, Eq, Debug)]
+pub(super) struct FoldPlan {
+    /// The places, in the slice that was folded, of puts, deletes and envelopes that have an effect.
+    pub(super) steps: Vec<usize>,
+    pub(super) version: Option<u64>,
+    pub(super) complete: bool,
+    /// Changes that have an effect, advances among them.
+    pub(super) applied: usize,
+}
+
+/// What a generation's commit does.
+pub(super) enum CommitPlan<L> {
+    Older,
+    Unchanged,
+    Replace(Replace<L>),
+}
+
+/// The difference between what is held and what a generation makes of it.
+pub(super) struct Replace<L> {
+    /// Objects to enter, whose bytes the draft has written.
+    pub(super) puts: Vec<Arc<Entry<L>>>,
+    /// Objects to enter whose bytes are those of an earlier state, because they left the collection meanwhile.
+    pub(super) again: Vec<Arc<Entry<L>>>,
+    /// Keys to delete.
+    pub(super) deletes: Vec<Box<str>>,
+    /// Keys that the draft has written, and that do not count.
+    pub(super) voids: Vec<Box<str>>,
+    /// Whether the envelope is another.
+    pub(super) envelope: bool,
+    pub(super) version: Option<u64>,
+    pub(super) complete: bool,
+}
+
+/// Whether a change at `change` stands against an object at `other`. Without versions the change does: a generation was
+/// asked for before it.
+fn stands(change: Option<u64>, other: Option<u64>) -> bool {
+    match (change, other) {
+        (Some(change), Some(other)) => change >= other,
+        _ => true,
+    }
+}
+
+/// Decides which of `changes` have an effect on a committed collection. Changes nothing.
+pub(super) fn plan_fold<L>(held: &Index<L>, changes: &[Change<'_>]) -> FoldPlan {
+    let mut plan = FoldPlan {
+        steps: Vec::new(),
+        version: held.version,
+        complete: held.complete,
+        applied: 0,
+    };
+    // What the earlier changes of this slice have made of a key.
+    let mut over: HashMap<&str, Option<&ObjectRef>> = HashMap::new();
+    let mut envelope: &[u8] = &held.envelope;
+    for (i, change) in changes.iter().enumerate() {
+        let before = (plan.steps.len(), plan.version, plan.complete);
+        match change {
+            Change::Put { object, .. } => {
+                // The version that is held, and whether it is the same object at the same version.
+                let current = match over.get(object.key.as_str()) {
+                    Some(earlier) => {
+                        earlier.map(|e| (e.version, e.version.is_some() && e == object))
+                    }
+                    None => held.get(&object.key).map(|e| (e.version, e.is(object))),
+                };
+                let old_news = match current {
+                    Some((version, same)) => same || !stands(object.version, version),
+                    None => {
+                        plan.complete && object.version.is_some() && object.version <= plan.version
+                    }
+                };
+                if !old_news {
+                    plan.steps.push(i);
+                    over.insert(&object.key, Some(object));
+                }
+                plan.version = plan.version.max(object.version);
+            }
+            Change::Delete { key, version } => {
+                let current = match over.get(key) {
+                    Some(earlier) => earlier.map(|e| e.version),
+                    None => held.get(key).map(|e| e.version),
+                };
+                if current.is_some_and(|current| stands(*version, current)) {
+                    plan.steps.push(i);
+                    over.insert(key, None);
+                }
+                plan.version = plan.version.max(*version);
+            }
+            Change::Advance { version } => plan.version = plan.version.max(Some(*version)),
+            Change::Envelope { bytes } => {
+                if *bytes != envelope {
+                    envelope = bytes;
+                    plan.steps.push(i);
+                }
+            }
+            Change::Incomplete => plan.complete = false,
+        }
+        plan.applied += usize::from(before != (plan.steps.len(), plan.version, plan.complete));
+    }
+    plan
+}
+
+impl<L> Default for Drafts<L> {
+    fn default() -> Self {
+        Self {
+            open: HashMap::new(),
+            touched: HashMap::new(),
+            clock: 0,
+        }
+    }
+}
+
+impl<L> Drafts<L> {
+    pub(super) fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    pub(super) fn has(&self, draft: u64) -> bool {
+        self.open.contains_key(&draft)
+    }
+
+    /// The drafts that are open.
+    pub(super) fn ids(&self) -> Vec<u64> {
+        let mut ids: Vec<u64> = self.open.keys().copied().collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// Begins a draft under an id of the engine's choice that was not used before.
+    pub(super) fn begin(&mut self, draft: u64, held: Option<&Index<L>>) {
+        self.clock += 1;
+        let base = held
+            .filter(|held| held.complete)
+            .and_then(|held| held.version);
+        let draft_of_now = Draft {
+            began: self.clock,
+            base,
+            folded: None,
+            objects: BTreeMap::new(),
+        };
+        self.open.insert(draft, draft_of_now);
+    }
+
+    /// Ends a draft that is given up.
+    pub(super) fn end(&mut self, draft: u64) {
+        self.open.remove(&draft);
+        if self.open.is_empty() {
+            self.touched = HashMap::new();
+        }
+    }
+
+    /// Ends all drafts.
+    pub(super) fn clear(&mut self) {
+        *self = Self {
+            clock: self.clock,
+            ..Self::default()
+        };
+    }
+
+    pub(super) fn supersede(&mut self, draft: u64) {
+        if let Some(draft) = self.open.get_mut(&draft) {
+            draft.base = None;
+        }
+    }
+
+    /// Whether the bytes of an object that a generation puts must be written. If not, it has been taken note of.
+    pub(super) fn wants(
+        &mut self,
+        draft: u64,
+        object: &ObjectRef,
+        held: Option<&Index<L>>,
+    ) -> bool {
+        let Some(draft) = self.open.get_mut(&draft) else {
+            return false;
+        };
+        let touch = self
+            .touched
+            .get(object.key.as_str())
+            .filter(|touch| touch.at > draft.began);
+        if touch
+            .and_then(|touch| touch.deleted)
+            .is_some_and(|at| stands(at, object.version))
+        {
+            return false;
+        }
+        if let Some((ByKey(earlier), true)) = draft.objects.get_key_value(object.key.as_str()) {
+            // Written for this draft: by a change if the key is touched, else by the list itself.
+            return !(earlier.is(object)
+                || touch.is_some() && stands(earlier.version, object.version));
+        }
+        match held.and_then(|held| held.get(&object.key)) {
+            Some(entry)
+                if entry.is(object) || touch.is_some() && stands(entry.version, object.version) =>
+            {
+                draft.objects.insert(ByKey(Arc::clone(entry)), false);
+                false
+            }
+            _ => true,
+        }
+    }
+
+    /// Whether the bytes of an object that a change puts must be written for a draft, there being no collection yet.
+    pub(super) fn wants_early(&self, draft: u64, object: &ObjectRef) -> bool {
+        let Some(draft) = self.open.get(&draft) else {
+            return false;
+        };
+        let touch = self
+            .touched
+            .get(object.key.as_str())
+            .filter(|touch| touch.at > draft.began);
+        if touch
+            .and_then(|touch| touch.deleted)
+            .is_some_and(|at| !stands(object.version, at))
+        {
+            return false;
+        }
+        let earlier = draft
+            .objects
+            .get_key_value(object.key.as_str())
+            .map(|(ByKey(earlier), _)| earlier);
+        earlier.is_none_or(|earlier| !earlier.is(object) && stands(object.version, earlier.version))
+    }
+
+    /// Enters an object whose bytes have been written for this draft.
+    pub(super) fn enter(&mut self, draft: u64, entry: Arc<Entry<L>>) {
+        if let Some(draft) = self.open.get_mut(&draft) {
+            // Removed first: a map keeps the old key, which here holds the entry itself.
+            draft.objects.remove(&*entry.key);
+            draft.objects.insert(ByKey(entry), true);
+        }
+    }
+
+    /// Remembers changes that have been folded, for the drafts that are open. `done` are the steps that were taken and
+    /// the collection after them; without a committed collection every change counts.
+    pub(super) fn remember(&mut self, changes: &[Change<'_>], done: Option<(&[usize], &Index<L>)>) {
+        if self.open.is_empty() {
+            return;
+        }
+        for (i, change) in changes.iter().enumerate() {
+            self.clock += 1;
+            let (touched, version) = match change {
+                Change::Put { object, .. } => {
+                    let applied = done.is_none_or(|(steps, _)| steps.contains(&i));
+                    (
+                        applied.then_some((object.key.as_str(), None)),
+                        object.version,
+                    )
+                }
+                Change::Delete { key, version } => {
+                    // One that was older than what is held is no deletion.
+                    let gone = done.is_none_or(|(_, held)| held.get(key).is_none());
+                    (gone.then_some((*key, Some(*version))), *version)
+                }
+                Change::Advance { version } => (None, Some(*version)),
+                Change::Envelope { .. } => (None, None),
+                Change::Incomplete => {
+                    self.open.values_mut().for_each(|draft| draft.base = None);
+                    (None, None)
+                }
+            };
+            if let Some((key, deleted)) = touched {
+                self.touched.insert(
+                    key.into(),
+                    Touch {
+                        at: self.clock,
+                        deleted,
+                    },
+                );
+            }
+            self.open
+                .values_mut()
+                .for_each(|draft| draft.folded = draft.folded.max(version));
+        }
+    }
+
+    /// Decides what the commit of a draft does. Changes nothing. `None` if there is no such draft.
+    pub(super) fn plan_commit(
+        &self,
+        draft: u64,
+        held: Option<&Index<L>>,
+        envelope: &[u8],
+        version: Option<u64>,
+        complete: bool,
+    ) -> Option<CommitPlan<L>> {
+        let draft = self.open.get(&draft)?;
+        if held.is_some_and(|held| held.complete) && version.is_some() && version < draft.base {
+            return Some(CommitPlan::Older);
+        }
+        let mut plan = Replace {
+            puts: Vec::new(),
+            again: Vec::new(),
+            deletes: Vec::new(),
+            voids: Vec::new(),
+            envelope: held.is_none_or(|held| *held.envelope != *envelope),
+            version: version.max(draft.folded),
+            complete,
+        };
+        for (ByKey(entry), &written) in &draft.objects {
+            self.merge_object(draft, held, entry, written, &mut plan);
+        }
+        for entry in held.into_iter().flat_map(Index::iter) {
+            if draft.objects.contains_key(&*entry.key) {
+                continue;
+            }
+            let touched = self
+                .touched
+                .get(&entry.key)
+                .is_some_and(|touch| touch.at > draft.began);
+            let newer = version.is_none() || entry.version.is_none() || entry.version > version;
+            if !(touched && newer) {
+                plan.deletes.push(entry.key.clone());
+            }
+        }
+        let same =
+            held.is_some_and(|held| held.version == plan.version && held.complete == plan.complete);
+        let same_objects = plan.puts.is_empty() && plan.again.is_empty() && plan.deletes.is_empty();
+        Some(if same && same_objects && !plan.envelope {
+            CommitPlan::Unchanged
+        } else {
+            CommitPlan::Replace(plan)
+        })
+    }
+
+    /// What becomes of one object of a draft.
+    fn merge_object(
+        &self,
+        draft: &Draft<L>,
+        held: Option<&Index<L>>,
+        entry: &Arc<Entry<L>>,
+        written: bool,
+        plan: &mut Replace<L>,
+    ) {
+        let held = held.and_then(|held| held.get(&entry.key));
+        let touch = self
+            .touched
+            .get(&entry.key)
+            .filter(|touch| touch.at > draft.began);
+        let deleted = touch
+            .and_then(|touch| touch.deleted)
+            .is_some_and(|at| stands(at, entry.version));
+        let held_wins =
+            touch.is_some() && held.is_some_and(|held| stands(held.version, entry.version));
+        if deleted || held_wins {
+            // What is held stays: after a deletion that is nothing, or something put there since.
+            if written {
+                plan.voids.push(entry.key.clone());
+            }
+        } else if written {
+            plan.puts.push(Arc::clone(entry));
+        } else if !held.is_some_and(|held| Arc::ptr_eq(held, entry)) {
+            plan.again.push(Arc::clone(entry));
+        }
+    }
+
+    /// Ends a draft that has been committed (or found unchanged) at `version`: older ones are stale from now on.
+    pub(super) fn committed(&mut self, draft: u64, version: Option<u64>) {
+        self.end(draft);
+        self.open
+            .values_mut()
+            .for_each(|other| other.base = other.base.max(version));
+    }
+}
+
+impl<L> Replace<L> {
+    /// Makes an index of what was held and this difference; `again` are the entries of [`Replace::again`] where their
+    /// bytes are now.
+    pub(super) fn apply(self, held: &mut Index<L>, envelope: &[u8], again: Vec<Arc<Entry<L>>>) {
+        for key in &self.deletes {
+            held.delete(key);
+        }
+        for entry in self.puts.into_iter().chain(again) {
+            held.put(entry);
+        }
+        if self.envelope {
+            held.envelope = envelope.into();
+        }
+        held.version = self.version;
+        held.complete = self.complete;
+    }
+}
