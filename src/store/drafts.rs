@@ -22,8 +22,21 @@ pub(super) struct Drafts<L> {
 /// The last change of a key since the oldest open draft began.
 struct Touch {
     at: u64,
-    /// The version at which it was deleted (`Some(None)`: unknown, counts as newest), if it was.
-    deleted: Option<Option<u64>>,
+    last: Last,
+}
+
+#[derive(Clone, Copy)]
+enum Last {
+    Put,
+    /// At this version; `None` counts as newest.
+    Deleted(Option<u64>),
+}
+
+impl Touch {
+    /// Whether the key was deleted, and stays so against an object at this version.
+    fn deletes(&self, version: Option<u64>) -> bool {
+        matches!(self.last, Last::Deleted(at) if stands(at, version))
+    }
 }
 
 struct Draft<L> {
@@ -43,6 +56,8 @@ pub(super) struct FoldPlan {
     pub(super) steps: Vec<usize>,
     pub(super) version: Option<u64>,
     pub(super) complete: bool,
+    /// How many objects there are then.
+    pub(super) objects: usize,
     /// Changes that have an effect, advances among them.
     pub(super) applied: usize,
 }
@@ -85,6 +100,7 @@ pub(super) fn plan_fold<L>(held: &Index<L>, changes: &[Change<'_>]) -> FoldPlan 
         steps: Vec::new(),
         version: held.version,
         complete: held.complete,
+        objects: held.len(),
         applied: 0,
     };
     // What the earlier changes of this slice have made of a key.
@@ -109,6 +125,7 @@ pub(super) fn plan_fold<L>(held: &Index<L>, changes: &[Change<'_>]) -> FoldPlan 
                 };
                 if !old_news {
                     plan.steps.push(i);
+                    plan.objects += usize::from(current.is_none());
                     over.insert(&object.key, Some(object));
                 }
                 plan.version = plan.version.max(object.version);
@@ -120,6 +137,7 @@ pub(super) fn plan_fold<L>(held: &Index<L>, changes: &[Change<'_>]) -> FoldPlan 
                 };
                 if current.is_some_and(|current| stands(*version, current)) {
                     plan.steps.push(i);
+                    plan.objects -= 1;
                     over.insert(key, None);
                 }
                 plan.version = plan.version.max(*version);
@@ -215,9 +233,7 @@ impl<L> Drafts<L> {
             .touched
             .get(object.key.as_str())
             .filter(|touch| touch.at > draft.began);
-        if touch
-            .and_then(|touch| touch.deleted)
-            .is_some_and(|at| stands(at, object.version))
+        if touch.is_some_and(|touch| touch.deletes(object.version))
         {
             return false;
         }
@@ -246,9 +262,7 @@ impl<L> Drafts<L> {
             .touched
             .get(object.key.as_str())
             .filter(|touch| touch.at > draft.began);
-        if touch
-            .and_then(|touch| touch.deleted)
-            .is_some_and(|at| !stands(object.version, at))
+        if touch.is_some_and(|touch| matches!(touch.last, Last::Deleted(at) if !stands(object.version, at)))
         {
             return false;
         }
@@ -280,14 +294,14 @@ impl<L> Drafts<L> {
                 Change::Put { object, .. } => {
                     let applied = done.is_none_or(|(steps, _)| steps.contains(&i));
                     (
-                        applied.then_some((object.key.as_str(), None)),
+                        applied.then_some((object.key.as_str(), Last::Put)),
                         object.version,
                     )
                 }
                 Change::Delete { key, version } => {
                     // One that was older than what is held is no deletion.
                     let gone = done.is_none_or(|(_, held)| held.get(key).is_none());
-                    (gone.then_some((*key, Some(*version))), *version)
+                    (gone.then_some((*key, Last::Deleted(*version))), *version)
                 }
                 Change::Advance { version } => (None, Some(*version)),
                 Change::Envelope { .. } => (None, None),
@@ -296,12 +310,12 @@ impl<L> Drafts<L> {
                     (None, None)
                 }
             };
-            if let Some((key, deleted)) = touched {
+            if let Some((key, last)) = touched {
                 self.touched.insert(
                     key.into(),
                     Touch {
                         at: self.clock,
-                        deleted,
+                        last,
                     },
                 );
             }
@@ -373,9 +387,7 @@ impl<L> Drafts<L> {
             .touched
             .get(&entry.key)
             .filter(|touch| touch.at > draft.began);
-        let deleted = touch
-            .and_then(|touch| touch.deleted)
-            .is_some_and(|at| stands(at, entry.version));
+        let deleted = touch.is_some_and(|touch| touch.deletes(entry.version));
         let held_wins =
             touch.is_some() && held.is_some_and(|held| stands(held.version, entry.version));
         if deleted || held_wins {

@@ -3,22 +3,17 @@
 
 use std::collections::HashMap;
 use std::io::{self, Read};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use super::drafts::{CommitPlan, Drafts, plan_fold};
 use super::index::{Entry, Index};
 use super::{
     Change, Collection, Committed, Document, DocumentHead, DocumentWriter, Folded, Generation,
-    Kind, ObjectRef, Stats, Store, StoreError, ViewInfo, ViewKey,
+    Kind, ObjectRef, Stats, Store, StoreError, ViewInfo, ViewKey, lock,
 };
 
 type Bytes = Arc<[u8]>;
-
-/// Locks; a thread that panicked while it held the lock had finished no write of ours, so what it left is whole.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// A store in memory.
 #[derive(Default)]

@@ -19,12 +19,12 @@
 use std::fmt;
 use std::io::{self, Read};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 mod disk;
 mod drafts;
-//mod file;
+mod file;
 mod index;
 mod memory;
 
@@ -32,8 +32,13 @@ mod memory;
 //mod contract;
 
 pub use disk::{Disk, DiskFile, OsDisk};
-//pub use file::{FileOptions, FileStore};
+pub use file::{FileOptions, FileStore};
 pub use memory::MemoryStore;
+
+/// Locks; a thread that panicked while it held the lock had finished no write of ours, so what it left is whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// All that one recorded answer depends on. Two keys that differ in anything are two views; nothing is shared.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

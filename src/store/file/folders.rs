@@ -1,0 +1,245 @@
+//! Which views there are: the folders that have been looked into, and their views. Nothing is looked into before
+//! somebody asks.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::super::{StoreError, ViewKey, lock};
+use super::format::BadHeader;
+use super::layout;
+use super::scan;
+use super::shared::Shared;
+use super::view::View;
+
+/// An index that nobody has asked for as long as this is dropped.
+const IDLE: Duration = Duration::from_secs(300);
+/// Above so many objects in all indices those go that nobody has asked for longest: about 20 MB.
+const OBJECTS: usize = 100_000;
+
+#[derive(Default)]
+pub(super) struct Folders {
+    /// By scope and path.
+    known: Mutex<HashMap<(String, String), Arc<Folder>>>,
+    /// Whether every folder on the disk is known.
+    all: Mutex<bool>,
+}
+
+struct Folder {
+    path: PathBuf,
+    /// `None` until it has been looked into.
+    views: Mutex<Option<Vec<Arc<View>>>>,
+}
+
+impl Folders {
+    /// The views of a scope and path.
+    pub(super) fn views(&self, shared: &Shared, scope: &str, path: &str) -> Vec<Arc<View>> {
+        self.folder(shared, scope, path, false)
+            .and_then(|folder| lock(&folder.views).clone())
+            .unwrap_or_default()
+    }
+
+    /// The view of this key, if anything might be recorded in it.
+    pub(super) fn find(&self, shared: &Shared, key: &ViewKey) -> Option<Arc<View>> {
+        let folder = self.folder(shared, &key.scope, &key.path, false)?;
+        lock(&folder.views).iter().flatten().find(|view| view.key == *key).cloned()
+    }
+
+    /// The view of this key, made if need be.
+    pub(super) fn make(&self, shared: &Shared, key: &ViewKey) -> Arc<View> {
+        loop {
+            let Some(folder) = self.folder(shared, &key.scope, &key.path, true) else { continue };
+            let mut views = lock(&folder.views);
+            let views = views.get_or_insert_default();
+            if let Some(found) = views.iter().find(|view| view.key == *key) {
+                return Arc::clone(found);
+            }
+            let made = Arc::new(View::new(shared, key.clone(), folder.path.clone(), Vec::new()));
+            views.push(Arc::clone(&made));
+            return made;
+        }
+    }
+
+    fn folder(&self, shared: &Shared, scope: &str, path: &str, make: bool) -> Option<Arc<Folder>> {
+        let key = (scope.to_owned(), path.to_owned());
+        if let Some(found) = lock(&self.known).get(&key) {
+            let found = Arc::clone(found);
+            found.look(shared, scope, path);
+            return Some(found);
+        }
+        let dir = layout::folder(&shared.root, scope, path);
+        // Paths that are not recorded are asked for all the time; they must not fill the memory.
+        if !make && matches!(shared.disk.list(&dir), Err(error) if error.kind() == io::ErrorKind::NotFound) {
+            return None;
+        }
+        let new = || Arc::new(Folder { path: dir, views: Mutex::new(None) });
+        let folder = Arc::clone(lock(&self.known).entry(key).or_insert_with(new));
+        folder.look(shared, scope, path);
+        Some(folder)
+    }
+
+    /// All views, after looking into every folder there is.
+    pub(super) fn all(&self, shared: &Shared) -> Vec<Arc<View>> {
+        let mut all = lock(&self.all);
+        if !*all {
+            for (scope, path) in on_disk(shared) {
+                self.folder(shared, &scope, &path, false);
+            }
+            *all = true;
+        }
+        drop(all);
+        self.known()
+    }
+
+    fn known(&self) -> Vec<Arc<View>> {
+        let folders: Vec<_> = lock(&self.known).values().cloned().collect();
+        folders.iter().flat_map(|folder| lock(&folder.views).clone().unwrap_or_default()).collect()
+    }
+
+    /// Drops indices that nobody uses, and what stands for views that are no more.
+    pub(super) fn tidy(&self, shared: &Shared) {
+        let mut idle: Vec<(Instant, usize, Arc<View>)> = self
+            .known()
+            .into_iter()
+            .filter_map(|view| view.idle(shared).map(|(objects, used)| (used, objects, view)))
+            .collect();
+        idle.sort_by_key(|(used, ..)| *used);
+        let mut objects: usize = idle.iter().map(|(_, objects, _)| objects).sum();
+        for (used, size, view) in idle {
+            if objects > OBJECTS || used.elapsed() > IDLE {
+                objects -= size;
+                view.unread(shared);
+            }
+        }
+        let mut known = lock(&self.known);
+        known.retain(|_, folder| {
+            // Whoever else knows a folder or a view has got it under one of these locks.
+            if Arc::strong_count(folder) > 1 {
+                return true;
+            }
+            let mut views = lock(&folder.views);
+            let Some(views) = &mut *views else { return true };
+            views.retain(|view| Arc::strong_count(view) > 1 || !view.is_empty());
+            !views.is_empty()
+        });
+    }
+}
+
+impl Folder {
+    /// Looks what is in the folder, unless that has been done.
+    fn look(&self, shared: &Shared, scope: &str, path: &str) {
+        let mut views = lock(&self.views);
+        if views.is_some() {
+            return;
+        }
+        let mut found = Vec::new();
+        for (name, seqs) in numbered(shared, &self.path) {
+            if let Some(view) = self.recognise(shared, scope, path, &name, seqs) {
+                found.push(view);
+            }
+        }
+        *views = Some(found);
+    }
+
+    /// The view whose files these are. Files that are not what they should be are set aside.
+    fn recognise(&self, shared: &Shared, scope: &str, path: &str, name: &str, mut seqs: Vec<u64>) -> Option<Arc<View>> {
+        while let Some(&seq) = seqs.last() {
+            let file_path = self.path.join(layout::file_name(name, seq));
+            let opened = shared.disk.open(&file_path).and_then(|file| Ok((scan::header(&*file)?, file)));
+            match opened {
+                Ok((Ok((header, length, _)), file))
+                    if header.seq == seq
+                        && (header.key.scope.as_str(), header.key.path.as_str()) == (scope, path)
+                        && layout::name(&header.key) == name =>
+                {
+                    let view = Arc::new(View::new(shared, header.key.clone(), self.path.clone(), seqs));
+                    shared.keep_open(view.id, seq, Arc::clone(&file));
+                    if let Ok(Some(state)) = scan::last_state(&*file, &header, length) {
+                        view.foretell(&state, file.len().unwrap_or(0));
+                    } else {
+                        // What cannot be told from its end is read whole; a failure has been counted.
+                        let _ = view.read_now(shared);
+                    }
+                    if view.has_old_files() {
+                        shared.mark(&view);
+                    }
+                    return Some(view);
+                }
+                Ok((Err(BadHeader::Torn), _)) => {
+                    let _ = shared.remove_file(&file_path);
+                }
+                Ok((Err(BadHeader::Version(version)), _)) => {
+                    shared.set_aside(&file_path, &format!("of version {version}, not {}", super::format::VERSION));
+                }
+                Ok(_) => shared.set_aside(&file_path, "damaged, or not a file of this view"),
+                Err(error) => {
+                    shared.failed("open", &file_path, error);
+                    // Neither served nor in the way of what is recorded next.
+                    shared.set_aside(&file_path, "unreadable");
+                }
+            }
+            seqs.pop();
+        }
+        None
+    }
+}
+
+/// The numbers of the files in a folder, by the first part of their names.
+fn numbered(shared: &Shared, folder: &Path) -> BTreeMap<String, Vec<u64>> {
+    let mut files: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    match shared.disk.list(folder) {
+        Ok(names) => {
+            for (name, seq) in names.iter().filter_map(|file| layout::parse_file_name(file)) {
+                files.entry(name.to_owned()).or_default().push(seq);
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => {
+            shared.failed("list", folder, error);
+        }
+    }
+    for seqs in files.values_mut() {
+        seqs.sort_unstable();
+    }
+    files
+}
+
+/// The scopes and paths of all folders on the disk, each told by the header of one of its files.
+fn on_disk(shared: &Shared) -> Vec<(String, String)> {
+    let list = |dir: &Path| -> Vec<PathBuf> {
+        let names = shared.disk.list(dir).unwrap_or_default();
+        names.iter().map(|name| dir.join(name)).collect()
+    };
+    let is_scope = |dir: &PathBuf| dir.file_name().and_then(|name| name.to_str()).is_some_and(layout::is_hash);
+    let mut found = Vec::new();
+    let folders = list(&shared.root).into_iter().filter(is_scope).flat_map(|scope| list(&scope));
+    for folder in folders.flat_map(|fan| list(&fan)) {
+        let mut empty = true;
+        for (name, seqs) in numbered(shared, &folder) {
+            for seq in seqs {
+                empty = false;
+                let path = folder.join(layout::file_name(&name, seq));
+                let header = shared.disk.open(&path).and_then(|file| scan::header(&*file));
+                if let Ok(Ok((header, ..))) = header
+                    && layout::folder(&shared.root, &header.key.scope, &header.key.path) == folder
+                {
+                    found.push((header.key.scope, header.key.path));
+                }
+            }
+        }
+        if empty {
+            let _ = shared.disk.remove_dir(&folder);
+        }
+    }
+    found.sort();
+    found.dedup();
+    found
+}
+
+impl View {
+    fn read_now(&self, shared: &Shared) -> Result<(), StoreError> {
+        self.read(shared, &mut lock(&self.writer))
+    }
+}

@@ -1,0 +1,131 @@
+//! What is read from a view: one state of it, in a file that stays open for it.
+
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use super::super::disk::DiskFile;
+use super::super::index::{Entry, Index};
+use super::super::{Collection, ObjectRef, ViewInfo};
+use super::format::Loc;
+use super::scan::{DocumentBody, read_record};
+use super::shared::Shared;
+use super::view::{Held, View};
+
+/// The file that a state is in.
+struct Source {
+    view: Arc<View>,
+    shared: Arc<Shared>,
+    file: Arc<dyn DiskFile>,
+    file_id: u64,
+    seq: u64,
+}
+
+impl Source {
+    fn new(view: &Arc<View>, shared: &Arc<Shared>, held: &Held) -> Self {
+        let (view, shared, file) = (Arc::clone(view), Arc::clone(shared), Arc::clone(&held.file));
+        Self { view, shared, file, file_id: held.file_id, seq: held.seq }
+    }
+
+    /// Reads the payload of a record; one that is damaged is reported, and its file set aside.
+    fn read<'a>(&self, loc: Loc, record: &'a mut Vec<u8>) -> io::Result<super::format::Body<'a>> {
+        read_record(&*self.file, self.file_id, loc, record).inspect_err(|error| {
+            let _ = self.shared.failed("read", &self.view.path(self.seq), io::Error::new(error.kind(), error.to_string()));
+            self.view.damaged(&self.shared, self.seq);
+        })
+    }
+}
+
+/// A document's body.
+pub(super) struct BodyReader {
+    source: Source,
+    body: Arc<DocumentBody>,
+    next: usize,
+    record: Vec<u8>,
+    /// What of the chunk in `record` has not been read yet.
+    rest: std::ops::Range<usize>,
+}
+
+impl BodyReader {
+    pub(super) fn new(view: &Arc<View>, shared: &Arc<Shared>, held: &Held, body: Arc<DocumentBody>) -> Self {
+        Self { source: Source::new(view, shared, held), body, next: 0, record: Vec::new(), rest: 0..0 }
+    }
+}
+
+impl Read for BodyReader {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        while self.rest.is_empty() {
+            let Some(&loc) = self.body.chunks.get(self.next) else { return Ok(0) };
+            let length = self.source.read(loc, &mut self.record)?.rest.len();
+            self.next += 1;
+            self.rest = super::format::HEAD..super::format::HEAD + length;
+        }
+        let n = self.rest.len().min(out.len());
+        out[..n].copy_from_slice(&self.record[self.rest.start..self.rest.start + n]);
+        self.rest.start += n;
+        Ok(n)
+    }
+}
+
+/// A collection at one moment.
+pub(super) struct Snapshot {
+    source: Source,
+    info: ViewInfo,
+    index: Arc<Index<Loc>>,
+}
+
+impl Snapshot {
+    pub(super) fn new(view: &Arc<View>, shared: &Arc<Shared>, held: Held, index: Arc<Index<Loc>>) -> Self {
+        Self { source: Source::new(view, shared, &held), info: held.info, index }
+    }
+
+    fn bytes<'a>(&self, entry: &Entry<Loc>, record: &'a mut Vec<u8>) -> io::Result<&'a [u8]> {
+        let body = self.source.read(entry.at, record)?;
+        body.object_bytes().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+    }
+}
+
+impl Collection for Snapshot {
+    fn info(&self) -> &ViewInfo {
+        &self.info
+    }
+
+    fn envelope(&self) -> Vec<u8> {
+        self.index.envelope.to_vec()
+    }
+
+    fn version(&self) -> Option<u64> {
+        self.index.version
+    }
+
+    fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    fn each(&self, visit: &mut dyn FnMut(&ObjectRef, &[u8]) -> io::Result<()>) -> io::Result<()> {
+        let mut object = ObjectRef::default();
+        let mut record = Vec::new();
+        for entry in self.index.iter() {
+            let bytes = self.bytes(entry, &mut record)?;
+            entry.describe(&mut object);
+            visit(&object, bytes)?;
+        }
+        Ok(())
+    }
+
+    fn index(&self, visit: &mut dyn FnMut(&ObjectRef, u64)) {
+        let mut object = ObjectRef::default();
+        for entry in self.index.iter() {
+            entry.describe(&mut object);
+            visit(&object, u64::from(entry.size));
+        }
+    }
+
+    fn get(&self, object_key: &str) -> Option<(ObjectRef, Vec<u8>)> {
+        let entry = self.index.get(object_key)?;
+        let mut record = Vec::new();
+        let bytes = self.bytes(entry, &mut record).ok()?.to_vec();
+        let mut object = ObjectRef::default();
+        entry.describe(&mut object);
+        Some((object, bytes))
+    }
+}

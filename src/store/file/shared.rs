@@ -1,0 +1,299 @@
+//! What all views of a file store share: the disk, the open files, what waits to be made durable, the numbers.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::super::disk::{Disk, DiskFile};
+use super::super::{StoreError, lock};
+use super::layout;
+use super::view::View;
+
+/// How many files stay open between two uses.
+const OPEN_FILES: usize = 64;
+/// How many damaged files are kept to be looked at; the oldest go first.
+const DAMAGED_KEPT: usize = 16;
+/// How long what could not be made durable waits for the next attempt.
+const RETRY: Duration = Duration::from_secs(10);
+
+pub(super) struct Shared {
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) root: PathBuf,
+    open: Mutex<Vec<OpenFile>>,
+    waiting: Mutex<Waiting>,
+    wake: Condvar,
+    /// Held while what waits is made durable, so that nobody returns from a flush before the one under way is done.
+    pass: Mutex<()>,
+    pub(super) numbers: Numbers,
+    next_view: AtomicU64,
+    /// Kinds of failures that have been logged.
+    told: Mutex<HashSet<(&'static str, io::ErrorKind)>>,
+    troubled: AtomicBool,
+    /// Released when the last user of the directory is gone.
+    _lock: Box<dyn Send + Sync>,
+}
+
+#[derive(Default)]
+pub(super) struct Numbers {
+    pub(super) bytes_written: AtomicU64,
+    pub(super) damaged: AtomicU64,
+    pub(super) errors: AtomicU64,
+    pub(super) fsyncs: AtomicU64,
+    pub(super) compactions: AtomicU64,
+}
+
+struct OpenFile {
+    view: u64,
+    seq: u64,
+    file: Arc<dyn DiskFile>,
+}
+
+/// What must be made durable.
+#[derive(Default)]
+struct Waiting {
+    views: HashMap<u64, Arc<View>>,
+    dirs: HashSet<PathBuf>,
+    /// What failed, and when to try it again.
+    failed: Vec<Arc<View>>,
+    failed_dirs: Vec<PathBuf>,
+    retry: Option<Instant>,
+    stop: bool,
+}
+
+impl Shared {
+    pub(super) fn new(disk: Arc<dyn Disk>, root: PathBuf, held: Box<dyn Send + Sync>) -> Self {
+        Self {
+            disk,
+            root,
+            open: Mutex::default(),
+            waiting: Mutex::default(),
+            wake: Condvar::new(),
+            pass: Mutex::default(),
+            numbers: Numbers::default(),
+            next_view: AtomicU64::new(1),
+            told: Mutex::default(),
+            troubled: AtomicBool::new(false),
+            _lock: held,
+        }
+    }
+
+    pub(super) fn next_view(&self) -> u64 {
+        self.next_view.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Counts a failure, and logs it if it is the first of its kind since the last time that all was well.
+    pub(super) fn failed(&self, doing: &'static str, path: &Path, error: io::Error) -> StoreError {
+        self.numbers.errors.fetch_add(1, Ordering::Relaxed);
+        self.troubled.store(true, Ordering::Relaxed);
+        let first = lock(&self.told).insert((doing, error.kind()));
+        let error = StoreError::Io { doing, path: path.to_owned(), error };
+        if first {
+            log::warn!("record: {error}; what comes is not recorded until this ends");
+        }
+        error
+    }
+
+    /// Notes that a write and its being made durable have succeeded.
+    fn succeeded(&self) {
+        if self.troubled.swap(false, Ordering::Relaxed) {
+            lock(&self.told).clear();
+            log::info!("record: {} can be written again", self.root.display());
+        }
+    }
+
+    /// An open file, opened if need be. The file must exist: the caller holds a lock that keeps it.
+    pub(super) fn open_file(&self, view: u64, seq: u64, path: &Path) -> Result<Arc<dyn DiskFile>, StoreError> {
+        let mut open = lock(&self.open);
+        if let Some(at) = open.iter().position(|file| file.view == view && file.seq == seq) {
+            let found = open.remove(at);
+            let file = Arc::clone(&found.file);
+            open.push(found);
+            return Ok(file);
+        }
+        drop(open);
+        let file = self.disk.open(path).map_err(|error| self.failed("open", path, error))?;
+        self.keep_open(view, seq, Arc::clone(&file));
+        Ok(file)
+    }
+
+    pub(super) fn keep_open(&self, view: u64, seq: u64, file: Arc<dyn DiskFile>) {
+        let mut open = lock(&self.open);
+        if open.len() >= OPEN_FILES {
+            open.remove(0);
+        }
+        open.push(OpenFile { view, seq, file });
+    }
+
+    pub(super) fn close(&self, view: u64, seq: u64) {
+        lock(&self.open).retain(|file| !(file.view == view && file.seq == seq));
+    }
+
+    /// Makes a directory and those above it. Returns how many levels, from the directory upwards, have got new names.
+    pub(super) fn make_dir(&self, dir: &Path) -> io::Result<usize> {
+        match self.disk.create_dir(dir) {
+            Ok(()) => Ok(2),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(1),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let above = dir.parent().ok_or(error)?;
+                let levels = self.make_dir(above)?;
+                match self.disk.create_dir(dir) {
+                    Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+                    _ => Ok(levels + 1),
+                }
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) fn remove_file(&self, path: &Path) -> Result<(), StoreError> {
+        match self.disk.remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.failed("remove", path, error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Moves a file that is not what it should be out of the way, to be looked at.
+    pub(super) fn set_aside(&self, path: &Path, why: &str) {
+        self.numbers.damaged.fetch_add(1, Ordering::Relaxed);
+        let dir = self.root.join(layout::DAMAGED);
+        let millis = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let number = self.numbers.damaged.load(Ordering::Relaxed);
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let to = dir.join(format!("{millis:016}-{number}-{name}"));
+        let moved = self.make_dir(&dir).and_then(|_| self.disk.rename(path, &to));
+        match moved {
+            Ok(()) => log::warn!("record: {} is {why}: set aside as {}", path.display(), to.display()),
+            Err(error) => {
+                self.failed("set aside", path, error);
+                // What cannot be moved must at least not be met again.
+                let _ = self.remove_file(path);
+            }
+        }
+        let mut kept = self.disk.list(&dir).unwrap_or_default();
+        kept.sort();
+        for name in kept.iter().take(kept.len().saturating_sub(DAMAGED_KEPT)) {
+            let _ = self.remove_file(&dir.join(name));
+        }
+    }
+
+    /// Has a view made durable within a flush interval.
+    pub(super) fn mark(&self, view: &Arc<View>) {
+        let mut waiting = lock(&self.waiting);
+        if waiting.views.insert(view.id, Arc::clone(view)).is_none() {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Whether a view waits to be made durable.
+    pub(super) fn waits(&self, view: &View) -> bool {
+        let waiting = lock(&self.waiting);
+        waiting.views.contains_key(&view.id) || waiting.failed.iter().any(|failed| failed.id == view.id)
+    }
+
+    /// Has a directory's names made durable within a flush interval.
+    pub(super) fn mark_dir(&self, dir: &Path) {
+        lock(&self.waiting).dirs.insert(dir.to_owned());
+        self.wake.notify_one();
+    }
+
+    /// Tells the flusher to end.
+    pub(super) fn stop(&self) {
+        lock(&self.waiting).stop = true;
+        self.wake.notify_one();
+    }
+
+    /// The flusher: makes durable what waits, at most every `interval`, until told to stop. Calls `idle` now and then.
+    pub(super) fn run(&self, interval: Duration, idle: impl Fn()) {
+        let mut last_idle = Instant::now();
+        loop {
+            let waiting = lock(&self.waiting);
+            let nothing = |waiting: &mut Waiting| {
+                let due = waiting.retry.is_some_and(|retry| Instant::now() >= retry);
+                !waiting.stop && !due && waiting.views.is_empty() && waiting.dirs.is_empty()
+            };
+            let pause = if waiting.retry.is_some() { RETRY } else { super::IDLE_CHECK };
+            let Ok((waiting, _)) = self.wake.wait_timeout_while(waiting, pause, nothing) else { return };
+            // What comes within the interval is made durable with what woke us.
+            let Ok((waiting, _)) = self.wake.wait_timeout_while(waiting, interval, |waiting| !waiting.stop) else {
+                return;
+            };
+            let stop = waiting.stop;
+            drop(waiting);
+            // Failures have been counted and logged where they happened.
+            let _ = self.make_durable(stop);
+            if stop {
+                return;
+            }
+            if last_idle.elapsed() >= super::IDLE_CHECK {
+                last_idle = Instant::now();
+                idle();
+            }
+        }
+    }
+
+    /// Takes what waits; what failed before only when its time has come, or `now`.
+    fn take_waiting(&self, now: bool) -> (HashMap<u64, Arc<View>>, HashSet<PathBuf>) {
+        let mut waiting = lock(&self.waiting);
+        let (mut views, mut dirs) = (std::mem::take(&mut waiting.views), std::mem::take(&mut waiting.dirs));
+        if now || waiting.retry.is_some_and(|retry| Instant::now() >= retry) {
+            waiting.retry = None;
+            views.extend(waiting.failed.drain(..).map(|view| (view.id, view)));
+            dirs.extend(waiting.failed_dirs.drain(..));
+        }
+        (views, dirs)
+    }
+
+    /// Makes durable all that waits; with `now`, also what failed a moment ago.
+    pub(super) fn make_durable(&self, now: bool) -> Result<(), StoreError> {
+        let _only_one = lock(&self.pass);
+        let (views, mut dirs) = self.take_waiting(now);
+        if views.is_empty() && dirs.is_empty() {
+            return Ok(());
+        }
+        let mut failure = None;
+        let mut synced = Vec::new();
+        for view in views.into_values() {
+            match view.sync(self) {
+                Ok(Some((seq, levels))) => {
+                    dirs.extend(view.folder.ancestors().take(levels).map(Path::to_owned));
+                    synced.push((view, seq, levels));
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    failure = Some(error);
+                    lock(&self.waiting).failed.push(view);
+                }
+            }
+        }
+        let mut failed_dirs = HashSet::new();
+        for dir in dirs {
+            self.numbers.fsyncs.fetch_add(1, Ordering::Relaxed);
+            match self.disk.sync_dir(&dir) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    failure = Some(self.failed("sync", &dir, error));
+                    lock(&self.waiting).failed_dirs.push(dir.clone());
+                    failed_dirs.insert(dir);
+                }
+                _ => {}
+            }
+        }
+        for (view, seq, levels) in synced {
+            // An older file may go only when the name of its successor lasts.
+            if view.folder.ancestors().take(levels).any(|dir| failed_dirs.contains(dir)) {
+                view.still_fresh(levels);
+                lock(&self.waiting).failed.push(view);
+            } else {
+                view.settle(self, seq);
+            }
+        }
+        if let Some(error) = failure {
+            lock(&self.waiting).retry = Some(Instant::now() + RETRY);
+            return Err(error);
+        }
+        self.succeeded();
+        Ok(())
+    }
+}
