@@ -25,8 +25,9 @@ use super::wait::Waits;
 const CONNECT: Duration = Duration::from_secs(2);
 /// Longest time for name, TCP and TLS together.
 const CONNECT_AND_HANDSHAKE: Duration = Duration::from_secs(3);
-/// A peer that acknowledges nothing for so long is gone, whatever the retransmission timers say.
-const UNACKNOWLEDGED: Duration = Duration::from_secs(20);
+/// A peer that acknowledges nothing for so long is gone, whatever the retransmission timers say (`TCP_USER_TIMEOUT`). One
+/// that keeps its window closed for so long counts as gone too, and so does one that answers no keep-alive.
+pub(super) const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 /// TCP keep-alive: first probe after so much silence, then every [`KEEPALIVE_INTERVAL`].
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);

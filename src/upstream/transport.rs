@@ -19,7 +19,8 @@ use super::fault::{Fault, io_words};
 use super::monitor::Pulse;
 use super::wait::Waits;
 
-/// A body that goes up may take for ever, but not stand still for so long.
+/// A body that goes up may take for ever, but not stand still for so long (the kernel may lose patience sooner, see
+/// `UNACKNOWLEDGED` in `connector.rs`).
 const STALL: Duration = Duration::from_secs(60);
 
 /// A connection to the upstream.

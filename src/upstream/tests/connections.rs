@@ -112,8 +112,56 @@ fn a_get_on_a_connection_that_is_just_being_closed_is_repeated_and_a_write_is_no
         }
         scene.get().unwrap();
     }
-    // A fresh connection that breaks is no leftover: nothing is repeated.
     assert_eq!(requests.load(Ordering::SeqCst), 11);
+}
+
+#[test]
+fn one_stale_connection_makes_all_of_the_pool_suspect() {
+    const OLD: usize = 3;
+    let together = std::sync::Barrier::new(OLD);
+    let seen = AtomicUsize::new(0);
+    let scene = scene(move |exchange| {
+        if exchange.connection > OLD {
+            exchange.send(format!(
+                "HTTP/1.1 204 No Content\r\nX-Connection: {}\r\n\r\n",
+                exchange.connection
+            ));
+            return Then::Next;
+        }
+        if seen.fetch_add(1, Ordering::SeqCst) >= OLD {
+            return Then::Cut;
+        }
+        together.wait();
+        number(exchange)
+    });
+    std::thread::scope(|threads| {
+        for _ in 0..OLD {
+            threads.spawn(|| scene.get().unwrap());
+        }
+    });
+    // Its single repetition must not meet the next stale one; and the fresh connection is kept, as always.
+    for _ in 0..2 {
+        let answer = scene.send("GET").unwrap();
+        assert_eq!(
+            (answer.status, answer.headers[0].1.as_slice()),
+            (204, &b"4"[..])
+        );
+    }
+}
+
+#[test]
+fn a_fresh_connection_that_breaks_is_no_leftover_and_nothing_is_repeated() {
+    let requests = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&requests);
+    let scene = scene(move |_| {
+        count.fetch_add(1, Ordering::SeqCst);
+        Then::Close
+    });
+    assert!(matches!(
+        scene.send("GET").map(|a| a.status),
+        Err(FetchError::Broken(_))
+    ));
+    assert_eq!(requests.load(Ordering::SeqCst), 1);
 }
 
 #[test]

@@ -136,6 +136,8 @@ fn a_watch_in_a_black_hole_ends_within_ten_seconds() {
         exchange.wait_for_close();
         Then::Cut
     });
+    // The first probe is over, and the prober asleep: the stream must wake it.
+    std::thread::sleep(Duration::from_secs(1));
     let mut answer = scene.send("GET").unwrap();
     scene.server.ready.store(0, Ordering::SeqCst);
     let start = Instant::now();

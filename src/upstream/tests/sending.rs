@@ -195,28 +195,35 @@ fn a_body_that_ends_early_or_fails_is_the_clients_fault() {
 
 #[test]
 fn an_answer_that_comes_before_the_body_is_through_is_the_answer() {
-    let scene = scene(|exchange| {
-        exchange.send("HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno");
-        // The body is not read, and the connection stays: the client must notice the answer while it cannot write.
-        std::thread::sleep(Duration::from_secs(1));
-        Then::Close
-    });
-    let mut reader = io::repeat(7).take(50_000_000);
-    let body = Some(OutgoingBody {
-        reader: &mut reader,
-        length: Some(50_000_000),
-    });
-    let mut answer = scene
-        .upstream
-        .fetch(
-            &Credentials::None,
-            Outgoing {
-                body,
-                ..request("PUT", "/x")
-            },
-        )
-        .unwrap();
-    let mut whole = Vec::new();
-    answer.body.read_to_end(&mut whole).unwrap();
-    assert_eq!((answer.status, whole), (413, b"no".to_vec()));
+    for closes in [false, true] {
+        let (done, until) = mpsc::channel::<()>();
+        let until = std::sync::Mutex::new(until);
+        let scene = scene(move |exchange| {
+            exchange.send("HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno");
+            // The body is not read: the answer must be noticed while nothing can be written, or when that fails.
+            let patience = if closes {
+                Duration::from_secs(1)
+            } else {
+                3 * LONG
+            };
+            let _ = until.lock().unwrap().recv_timeout(patience);
+            Then::Close
+        });
+        let mut reader = io::repeat(7).take(50_000_000);
+        let out = Outgoing {
+            body: Some(OutgoingBody {
+                reader: &mut reader,
+                length: Some(50_000_000),
+            }),
+            ..request("PUT", "/x")
+        };
+        let start = Instant::now();
+        let mut answer = scene.upstream.fetch(&Credentials::None, out).unwrap();
+        let mut whole = Vec::new();
+        answer.body.read_to_end(&mut whole).unwrap();
+        assert_eq!((answer.status, whole), (413, b"no".to_vec()));
+        // Not because the kernel gave the connection up.
+        assert!(start.elapsed() < connector::UNACKNOWLEDGED / 2);
+        drop(done);
+    }
 }
