@@ -1,3 +1,38 @@
 //! The binary: arguments, logger, run, exit code.
 
-fn main() {}
+use lite_apiserver::config::{self, Wanted};
+use log::LevelFilter;
+use simple_logger::SimpleLogger;
+use std::io::Write as _;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let config = match config::load(std::env::args_os().skip(1), &|name| std::env::var(name).ok()) {
+        Ok(Wanted::Run(config)) => *config,
+        Ok(Wanted::Print(text)) => {
+            // A reader that has gone, such as `head`, has read enough.
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            return ExitCode::SUCCESS;
+        }
+        Err(e) => return end(e.exit.code(), &e.message),
+    };
+    // ureq and its protocol crate trace header fields and bodies: tokens and secrets.
+    let logger = SimpleLogger::new()
+        .with_level(config.log_level)
+        .with_module_level("ureq", config.log_level.min(LevelFilter::Info))
+        .with_module_level("ureq_proto", config.log_level.min(LevelFilter::Info))
+        .with_module_level("rustls", config.log_level.min(LevelFilter::Warn));
+    if let Err(e) = logger.init() {
+        return end(70, &format!("the log cannot be set up: {e}"));
+    }
+    match lite_apiserver::run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => end(e.exit, &e.message),
+    }
+}
+
+/// Says why on one line, and ends.
+fn end(code: u8, message: &str) -> ExitCode {
+    eprintln!("lite-apiserver: {message}");
+    ExitCode::from(code)
+}

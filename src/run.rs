@@ -3,7 +3,7 @@
 
 use crate::admin::{Admin, Exposition, Pages};
 use crate::config::{Config, StoreConfig};
-use crate::front::{Counters, Server, ServerOptions};
+use crate::front::{Counters, Handler, Server, ServerOptions, Tls, VerificationClock};
 use crate::serve::{Service, ServiceOptions};
 use crate::store::{FileOptions, FileStore, MemoryStore, Store, StoreError};
 use crate::upstream::Upstream;
@@ -12,6 +12,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Why the daemon could not start or run. The exit code is one of sysexits.h.
@@ -30,6 +31,9 @@ fn failed(exit: u8, message: impl Into<String>) -> Failed {
 /// How often what must outlive the process is looked after.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
+/// How long a client may take nothing of its answer, or send nothing of its body.
+const STALL: Duration = Duration::from_secs(60);
+
 /// Runs the daemon until SIGTERM or SIGINT.
 ///
 /// # Errors
@@ -37,7 +41,7 @@ const HOUSEKEEPING: Duration = Duration::from_secs(1);
 pub fn run(config: Config) -> Result<(), Failed> {
     let signals = Signals::catch().map_err(|e| failed(71, format!("signals cannot be caught: {e}")))?;
     let store = open_store(&config)?;
-    let upstream = Upstream::new(&config.upstream, &config.limits).map_err(|e| failed(78, e.to_string()))?;
+    let upstream = Upstream::new(&config.upstream).map_err(|e| failed(78, e.to_string()))?;
     let upstream = Arc::new(upstream);
     let service = Arc::new(Service::new(options(&config), Arc::clone(&upstream), Arc::clone(&store)));
     let server = bind(&config, &service)?;
@@ -62,8 +66,8 @@ fn open_store(config: &Config) -> Result<Arc<dyn Store>, Failed> {
     match &config.store {
         StoreConfig::Memory => Ok(Arc::new(MemoryStore::new())),
         StoreConfig::File(root) => {
-            let options = FileOptions { flush_interval: config.limits.flush_interval, ..FileOptions::default() };
-            let store = FileStore::open(root, options).map_err(|e| {
+            let options = FileOptions { root: root.clone(), flush_interval: config.limits.flush_interval };
+            let store = FileStore::open(options).map_err(|e| {
                 let exit = if matches!(e, StoreError::Locked { .. }) { 69 } else { 73 };
                 failed(exit, format!("--file-cache-path {}: {e}", root.display()))
             })?;
@@ -90,9 +94,13 @@ fn bind(config: &Config, service: &Arc<Service>) -> Result<Server, Failed> {
         handshake_timeout: config.limits.handshake_timeout,
         head_timeout: config.limits.head_timeout,
         idle_timeout: config.limits.idle_timeout,
-        ..ServerOptions::default()
+        stall_timeout: STALL,
     };
-    Server::bind(&options, &config.serving, Arc::clone(service)).map_err(|e| failed(69, e.to_string()))
+    let judge = Arc::clone(service);
+    let clock: VerificationClock = Arc::new(move || judge.verification_time());
+    let tls = Tls::load(&config.serving, clock).map_err(|e| failed(78, e.to_string()))?;
+    let handler: Arc<dyn Handler> = Arc::<Service>::clone(service);
+    Server::bind(&options, Arc::new(tls), handler).map_err(|e| failed(69, e.to_string()))
 }
 
 fn start_admin(config: &Config, service: &Arc<Service>, front: Arc<Counters>) -> Result<Option<Admin>, Failed> {
@@ -101,14 +109,27 @@ fn start_admin(config: &Config, service: &Arc<Service>, front: Arc<Counters>) ->
     let metrics = move || {
         let mut page = Exposition::default();
         shown.expose(&mut page);
-        front.expose(&mut |name, kind, help, value| {
-            page.single(name, kind, help, value);
-        });
+        expose_front(&front, &mut page);
         page.finish()
     };
     let pages = Pages { metrics: Box::new(metrics), ready: Box::new(move || ready.readiness()) };
     let admin = Admin::start(address, pages).map_err(|e| failed(69, format!("--admin-address {address} cannot be bound: {e}")))?;
     Ok(Some(admin))
+}
+
+fn expose_front(front: &Counters, page: &mut Exposition) {
+    for (name, kind, help, value) in [
+        ("lite_apiserver_connections", "gauge", "Client connections open now.", &front.open),
+        ("lite_apiserver_threads", "gauge", "Threads of the front.", &front.threads),
+        ("lite_apiserver_connections_accepted_total", "counter", "Client connections accepted.", &front.accepted),
+        ("lite_apiserver_connections_refused_total", "counter", "Client connections past --max-connections.", &front.refused),
+        ("lite_apiserver_handshakes_failed_total", "counter", "TLS handshakes that failed.", &front.tls_failures),
+        ("lite_apiserver_bad_requests_total", "counter", "Requests refused for their form.", &front.bad_requests),
+        ("lite_apiserver_answers_torn_total", "counter", "Answers cut before their end.", &front.torn),
+        ("lite_apiserver_panics_total", "counter", "Panics survived while answering.", &front.panics),
+    ] {
+        page.single(name, kind, help, value.load(Ordering::Relaxed) as u64);
+    }
 }
 
 fn announce(config: &Config, server: &Server, admin: Option<&Admin>) {

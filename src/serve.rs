@@ -45,12 +45,19 @@ struct Asked {
     reply_query: Option<String>,
 }
 
+impl Asked {
+    /// The target, for people.
+    fn shown_target(&self) -> &str {
+        &self.request.raw_target
+    }
+}
+
 impl Handler for Service {
     fn handle(&self, mut exchange: Exchange<'_>) -> io::Result<()> {
         let caller = self.identify(&exchange);
         let asked = match self.understand(&mut exchange, caller) {
             Ok(asked) => asked,
-            Err(told) => return tell::send(exchange, false, &told),
+            Err(told) => return tell::send(exchange, None, &told),
         };
         let finding = self.look(&asked);
         let now = self.situation(&asked, &finding);
@@ -75,8 +82,8 @@ impl Service {
         keep: Keep,
         patience: Patience,
     ) -> io::Result<()> {
-        let client = exchange.client_fd();
-        let (answer, outcome, detail) = match self.fetch(&mut exchange, asked, finding, keep, patience, client) {
+        let ends = exchange.ends();
+        let (answer, outcome, detail) = match self.fetch(&mut exchange, asked, finding, keep, patience, &ends) {
             Ok(answer) => {
                 let (answer, etcd_failed) = relay::look_for_etcd_failure(answer);
                 let outcome = Outcome::Answered { status: answer.status, etcd_failed };

@@ -1,8 +1,24 @@
 //! Flags and files become one immutable [`Config`] of real types; bad input dies here, before anything is bound.
 
+mod error;
+mod files;
+mod flags;
+mod kubeconfig;
+mod load;
+mod pki;
+mod units;
+
+pub use error::{ConfigError, Exit};
+pub use load::{Wanted, load};
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// The README's table of flags, as Markdown.
+pub fn reference() -> String {
+    flags::reference()
+}
 
 /// Everything the program was told, as what it means. Built once, never changed.
 #[derive(Debug, Clone)]

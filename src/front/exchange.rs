@@ -2,11 +2,14 @@
 //! what an answer's framing is and whether the connection can be used again; never what is answered.
 
 use std::io::{self, IoSlice, Read, Write};
-use std::os::fd::BorrowedFd;
+use std::net::TcpStream;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 
 use super::answer::{self, Framing, Persistence};
 use super::body::Incoming;
 use super::head::{Refusal, Terms};
+use super::stop::Stop;
 use super::wire::{Patience, Received, Wire};
 use super::{BodyLength, Peer, RequestHead};
 
@@ -40,15 +43,9 @@ impl<'a> Exchange<'a> {
         self.turn
     }
 
-    /// The client's socket, to be polled for POLLRDHUP while something else is waited for. Never read from it.
-    pub fn client_fd(&self) -> BorrowedFd<'_> {
-        self.turn.wire.socket()
-    }
-
-    /// Readable once the server is stopping, to be polled while something else is waited for: an answer that could last
-    /// is then to be ended. Never read from it.
-    pub fn stop_fd(&self) -> BorrowedFd<'_> {
-        self.turn.wire.stop().as_fd()
+    /// What ends the exchange from outside, to be polled while something else is waited for.
+    pub fn ends(&self) -> Ends {
+        self.turn.wire.ends()
     }
 
     /// Prepares the head; it leaves with the body's first bytes. `headers` must not contain framing fields
@@ -60,6 +57,25 @@ impl<'a> Exchange<'a> {
     pub fn respond(self, status: u16, headers: &[(&str, &[u8])], length: BodyLength) -> io::Result<BodyWriter<'a>> {
         self.turn.start_answer(status, headers, length)?;
         Ok(BodyWriter { turn: self.turn })
+    }
+}
+
+/// What ends an exchange from outside. Outlives the exchange, so that it can be watched while the answer is written.
+#[derive(Debug, Clone)]
+pub struct Ends {
+    pub(super) socket: Arc<TcpStream>,
+    pub(super) stop: Arc<Stop>,
+}
+
+impl Ends {
+    /// The client's socket, to be polled for POLLRDHUP. Never read from it.
+    pub fn client(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// Readable once the server is stopping: an answer that could last is then to be ended. Never read from it.
+    pub fn stop(&self) -> BorrowedFd<'_> {
+        self.stop.as_fd()
     }
 }
 
@@ -76,16 +92,6 @@ impl BodyWriter<'_> {
     /// Ends the body cleanly (last chunk, or checks that the promised length was written) and flushes.
     pub fn finish(self) -> io::Result<()> {
         self.turn.end_answer()
-    }
-
-    /// The client's socket (see [`Exchange::client_fd`]).
-    pub fn client_fd(&self) -> BorrowedFd<'_> {
-        self.turn.wire.socket()
-    }
-
-    /// Readable once the server is stopping (see [`Exchange::stop_fd`]).
-    pub fn stop_fd(&self) -> BorrowedFd<'_> {
-        self.turn.wire.stop().as_fd()
     }
 }
 

@@ -34,7 +34,7 @@ use std::io;
 use std::net::SocketAddr;
 
 pub use counters::Counters;
-pub use exchange::{BodyWriter, Exchange};
+pub use exchange::{BodyWriter, Ends, Exchange};
 pub use listener::{Server, ServerOptions};
 pub use tls::{Tls, TlsError, VerificationClock};
 

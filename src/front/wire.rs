@@ -13,6 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustls::{ServerConfig, ServerConnection};
 
 use super::answer::PLAIN_HTTP;
+use super::exchange::Ends;
 use super::stop::Stop;
 
 /// The longest that a socket is drained after the last answer, so that the client can read it before it meets a reset
@@ -161,8 +162,8 @@ impl Wire {
         self.tls.peer_certificates()?.first().map(AsRef::as_ref)
     }
 
-    pub(super) fn socket(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+    pub(super) fn ends(&self) -> Ends {
+        Ends { socket: Arc::clone(&self.socket), stop: Arc::clone(&self.stop) }
     }
 
     pub(super) fn stop(&self) -> &Stop {

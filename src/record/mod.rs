@@ -1,2 +1,115 @@
 //! Bytes become objects: lists are split while they stream, watch streams are cut into events, single objects are
-//! looked at for their metadata; and back again: recalled objects become lists and watch events. Pure.
+//! looked at for their metadata; and back again: recalled objects become lists and watch events.
+//!
+//! Objects are opaque. Only what must be known is read (their type, and of their metadata the name, namespace, uid and
+//! resourceVersion); everything else is kept and given back byte for byte, so that kinds not invented yet just work.
+//! Memory is bounded by the largest object, never by the length of a list.
+//!
+//! Pure: bytes in, bytes out. It knows neither where bytes come from nor where they are kept.
+
+mod envelope;
+mod event;
+mod facts;
+mod json;
+mod list;
+mod object;
+mod status;
+
+pub use envelope::{Envelope, ListWriter, Sizes};
+pub use event::{Event, EventKind, Frame, WatchReader};
+pub use facts::{Facts, TypeMeta};
+pub use list::ListReader;
+pub use object::ObjectReader;
+pub use status::StatusBody;
+
+use std::fmt;
+
+/// How the bytes of a representation are walked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// JSON text.
+    Json,
+}
+
+impl Encoding {
+    /// The encoding of a media type, parameters and all; `None`: nothing is known of its bytes.
+    pub fn of(media_type: &str) -> Option<Encoding> {
+        let essence = media_type.split(';').next().unwrap_or_default().trim();
+        essence.eq_ignore_ascii_case("application/json").then_some(Encoding::Json)
+    }
+}
+
+/// One object as it is kept.
+#[derive(Debug)]
+pub struct Item<'a> {
+    /// What is known of it.
+    pub facts: &'a Facts,
+    /// Its bytes, as they came.
+    pub bytes: &'a [u8],
+    /// What recalling it needs to know, to be kept with it (see [`flags`]).
+    pub flags: u32,
+}
+
+/// An object's flags: whether it names its type, and how long the removable beginning is in which it does.
+pub(crate) mod flags {
+    use super::Facts;
+
+    const HAS_TYPE: u32 = 1 << 31;
+
+    /// The flags of an object.
+    pub(crate) fn of(facts: &Facts) -> u32 {
+        let typed = if facts.type_meta.kind.is_empty() { 0 } else { HAS_TYPE };
+        typed | u32::try_from(facts.type_prefix).unwrap_or(0).min(HAS_TYPE - 1)
+    }
+
+    /// Whether the object names its own type.
+    pub(crate) fn has_type(flags: u32) -> bool {
+        flags & HAS_TYPE != 0
+    }
+
+    /// How many bytes after the opening brace can be left out to make it bare.
+    pub(crate) fn type_prefix(flags: u32) -> usize {
+        (flags & !HAS_TYPE) as usize
+    }
+}
+
+/// Why a body is not what its media type says, or not what can be recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Malformed {
+    /// Not JSON.
+    Syntax,
+    /// Nested deeper than any object is.
+    TooDeep,
+    /// It ended early.
+    Truncated,
+    /// Something follows its end.
+    Trailing,
+    /// An object, or what surrounds the objects of a list, is longer than may be recorded.
+    TooLarge,
+    /// An object without `metadata.name`.
+    NoName,
+    /// A list is expected, and this is none.
+    NotAList,
+    /// A list whose kind comes only after its objects, so that nobody can tell what they are when they come.
+    LateKind,
+    /// An event of a type that is not known.
+    UnknownEvent,
+}
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Malformed::Syntax => "it is not well-formed",
+            Malformed::TooDeep => "it is nested too deep",
+            Malformed::Truncated => "it ends early",
+            Malformed::Trailing => "something follows its end",
+            Malformed::TooLarge => "an object is larger than --max-object-size",
+            Malformed::NoName => "an object has no metadata.name",
+            Malformed::NotAList => "it is no list",
+            Malformed::LateKind => "its objects come before its kind",
+            Malformed::UnknownEvent => "an event has a type that is not known",
+        })
+    }
+}
+
+impl std::error::Error for Malformed {}

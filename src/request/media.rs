@@ -109,9 +109,9 @@ impl Accept {
         self.entries.iter().any(|m| m.param("as") == Some("Table"))
     }
 
-    /// Whether an error should be told in protobuf: it is the first thing the client names.
-    pub fn prefers_protobuf(&self) -> bool {
-        self.entries.first().is_some_and(|m| m.essence == "application/vnd.kubernetes.protobuf")
+    /// The media type that the client would like best; empty where it takes nothing.
+    pub fn first(&self) -> &str {
+        self.entries.first().map_or("", |m| &m.essence)
     }
 }
 

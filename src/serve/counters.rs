@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Where an answer came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Source {
+pub(super) enum Source {
     /// The upstream.
     Upstream,
     /// The record.
@@ -35,7 +35,7 @@ type Labels = (&'static str, String, u16, Source);
 
 /// Counters of the whole service; each only grows.
 #[derive(Debug, Default)]
-pub struct Counters {
+pub(super) struct Counters {
     requests: Mutex<BTreeMap<Labels, u64>>,
     /// Answers that were passed on but could not be recorded.
     pub not_recorded: AtomicUsize,
@@ -45,7 +45,7 @@ pub struct Counters {
 
 impl Counters {
     /// Counts one answered request.
-    pub fn answered(&self, request: &ApiRequest, code: u16, source: Source) {
+    pub(super) fn answered(&self, request: &ApiRequest, code: u16, source: Source) {
         let resource = match request.target.resource() {
             Some(r) if r.group.is_empty() => r.resource.clone(),
             Some(r) => format!("{}.{}", r.resource, r.group),
@@ -59,8 +59,20 @@ impl Counters {
         *requests.entry(labels).or_default() += 1;
     }
 
+    /// Counts a watch as open for as long as the value is held.
+    pub(super) fn watch(&self) -> impl Drop + '_ {
+        struct Open<'a>(&'a AtomicUsize);
+        impl Drop for Open<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+        self.watches.fetch_add(1, Ordering::Relaxed);
+        Open(&self.watches)
+    }
+
     /// Writes them all.
-    pub fn expose(&self, page: &mut Exposition) {
+    pub(super) fn expose(&self, page: &mut Exposition) {
         page.family("lite_apiserver_requests_total", "counter", "Requests answered, by where the answer came from.");
         if let Ok(requests) = self.requests.lock() {
             for ((verb, resource, code, source), count) in requests.iter() {
@@ -75,7 +87,7 @@ impl Counters {
 }
 
 /// The request's verb, as kube-apiserver's own metrics name it.
-pub fn verb(request: &ApiRequest) -> &'static str {
+pub(super) fn verb(request: &ApiRequest) -> &'static str {
     match (request.class, request.method.as_str()) {
         (Class::List, _) => "LIST",
         (Class::Watch, _) => "WATCH",

@@ -5,15 +5,15 @@ use crate::identity::Identity;
 use crate::request::{ApiRequest, Class};
 
 /// Header fields as they travel between the rooms.
-pub type Fields = Vec<(String, Vec<u8>)>;
+pub(super) type Fields = Vec<(String, Vec<u8>)>;
 
 /// The first field of a name, as text.
-pub fn get<'a>(fields: &'a [(String, Vec<u8>)], name: &str) -> Option<&'a str> {
+pub(super) fn get<'a>(fields: &'a [(String, Vec<u8>)], name: &str) -> Option<&'a str> {
     fields.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).and_then(|(_, v)| std::str::from_utf8(v).ok())
 }
 
 /// All fields of a name joined by `, ` (RFC 9110 section 5.3).
-pub fn joined(fields: &[(String, Vec<u8>)], name: &str) -> Option<String> {
+pub(super) fn joined(fields: &[(String, Vec<u8>)], name: &str) -> Option<String> {
     let mut values = fields.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| String::from_utf8_lossy(v));
     let first = values.next()?.into_owned();
     Some(values.fold(first, |all, v| all + ", " + &v))
@@ -52,7 +52,7 @@ fn is_inflated(request: &ApiRequest) -> bool {
 /// `X-Remote-*`, with which a front proxy would vouch for a user; `Authorization`, unless a token is how the client
 /// proves itself; and, where the whole answer is wanted for the record, the conditions under which the upstream would
 /// send none (`revalidates`: the record holds the answer already).
-pub fn up(request: &ApiRequest, identity: &Identity, fields: &[(String, Vec<u8>)], keep: Keep, revalidates: bool) -> Fields {
+pub(super) fn up(request: &ApiRequest, identity: &Identity, fields: &[(String, Vec<u8>)], keep: Keep, revalidates: bool) -> Fields {
     let connection = joined(fields, "connection");
     let inflated = is_inflated(request);
     let mut up: Fields = fields
@@ -73,12 +73,12 @@ pub fn up(request: &ApiRequest, identity: &Identity, fields: &[(String, Vec<u8>)
 }
 
 /// Whether this answer's body is to be inflated on its way to the client.
-pub fn is_gzipped(request: &ApiRequest, answer: &[(String, Vec<u8>)]) -> bool {
+pub(super) fn is_gzipped(request: &ApiRequest, answer: &[(String, Vec<u8>)]) -> bool {
     is_inflated(request) && get(answer, "content-encoding").is_some_and(|v| v.eq_ignore_ascii_case("gzip"))
 }
 
 /// The fields of an answer as they go down. Framing is the front's.
-pub fn down<'a>(answer: &'a [(String, Vec<u8>)], inflated: bool) -> Vec<(&'a str, &'a [u8])> {
+pub(super) fn down<'a>(answer: &'a [(String, Vec<u8>)], inflated: bool) -> Vec<(&'a str, &'a [u8])> {
     let connection = joined(answer, "connection");
     answer
         .iter()
@@ -94,7 +94,7 @@ pub fn down<'a>(answer: &'a [(String, Vec<u8>)], inflated: bool) -> Vec<(&'a str
 const KEPT: [&str; 4] = ["content-type", "etag", "cache-control", "vary"];
 
 /// The kept fields of an answer, as the head of a recorded document: `name: value` a line.
-pub fn to_keep(answer: &[(String, Vec<u8>)]) -> Vec<u8> {
+pub(super) fn to_keep(answer: &[(String, Vec<u8>)]) -> Vec<u8> {
     let mut head = Vec::new();
     for (name, value) in answer {
         if KEPT.iter().any(|k| name.eq_ignore_ascii_case(k)) && !value.contains(&b'\n') {
@@ -108,7 +108,7 @@ pub fn to_keep(answer: &[(String, Vec<u8>)]) -> Vec<u8> {
 }
 
 /// Reads what [`to_keep`] wrote.
-pub fn kept(head: &[u8]) -> Fields {
+pub(super) fn kept(head: &[u8]) -> Fields {
     head.split(|b| *b == b'\n')
         .filter_map(|line| {
             let colon = line.iter().position(|b| *b == b':')?;

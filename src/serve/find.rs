@@ -8,11 +8,11 @@ use crate::store::{Kind, ObjectRef, Store, ViewInfo, ViewKey};
 use std::time::SystemTime;
 
 /// The representation under which the absence of an object is recorded: a 404 is the same in all of them.
-pub const ABSENT: &str = "absent";
+pub(super) const ABSENT: &str = "absent";
 
 /// A recorded answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Found {
+pub(super) enum Found {
     /// A document.
     Document(ViewKey),
     /// A 404 that the upstream gave.
@@ -35,7 +35,7 @@ pub enum Found {
 
 /// What the record holds for a request in a scope.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
+pub(super) struct Finding {
     /// The answer, if there is one that the client takes.
     pub found: Option<Found>,
     /// When the upstream last confirmed it.
@@ -46,12 +46,12 @@ pub struct Finding {
 
 impl Finding {
     /// Nothing at all.
-    pub fn nothing() -> Finding {
+    pub(super) fn nothing() -> Finding {
         Finding { found: None, recorded_at: None, representations: Vec::new() }
     }
 
     /// The same in the words of `decide`.
-    pub fn recorded(&self) -> Recorded {
+    pub(super) fn recorded(&self) -> Recorded {
         match (&self.found, self.representations.is_empty()) {
             (Some(_), _) => Recorded::Yes,
             (None, false) => Recorded::OtherRepresentation,
@@ -64,7 +64,7 @@ impl Finding {
 ///
 /// `extra` is the part of the view's query that the request's body makes (see `super::reply_query`); `shared` says
 /// whether the caller may read what is shared between authenticated clients.
-pub fn find(store: &dyn Store, request: &ApiRequest, scope: &str, extra: Option<&str>, shared: bool) -> Finding {
+pub(super) fn find(store: &dyn Store, request: &ApiRequest, scope: &str, extra: Option<&str>, shared: bool) -> Finding {
     let path = request.target.view_path();
     let query = extra.map_or_else(|| request.query.selecting(), str::to_owned);
     let own = |views: Vec<ViewInfo>| views.into_iter().filter(|v| v.key.query == query).collect::<Vec<_>>();

@@ -4,14 +4,14 @@ use super::counters::Source;
 use super::find::{Finding, Found};
 use super::{Asked, Service, tell};
 use crate::decide::{self, Opening, Refusal};
-use crate::front::{BodyLength, BodyWriter, Exchange};
+use crate::front::{BodyLength, BodyWriter, Ends, Exchange};
 use crate::record::{Envelope, EventKind};
 use crate::store::Collection;
 use crate::upstream::Epoch;
 use ring::rand::{SecureRandom, SystemRandom};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{self, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 /// How often a held watch is sent a bookmark, if it asked for bookmarks: as often as kube-apiserver's own
@@ -39,13 +39,13 @@ impl Service {
         let query = &asked.request.query;
         let bookmarks = query.flag("allowWatchBookmarks");
         let version = collection.version();
+        let held_at = version.map(|v| v.to_string()).unwrap_or_default();
         let opening = decide::opening(query.resource_version(), query.flag("sendInitialEvents"), bookmarks, version);
         self.counters.answered(&asked.request, 200, Source::Record);
         log::info!("{} {}: held from the record ({opening:?})", asked.request.method, asked.shown_target());
         let _open = self.counters.watch();
 
-        let client = exchange.client_fd();
-        let stop = exchange.stop_fd();
+        let ends = exchange.ends();
         let content_type = envelope.watch_content_type();
         let mut out = exchange.respond(200, &[("Content-Type", content_type.as_bytes())], BodyLength::Chunked)?;
         let asked_version = query.resource_version().unwrap_or_default();
@@ -54,7 +54,7 @@ impl Service {
             Opening::Everything { bookmark } => {
                 send_everything(&*collection, &envelope, &mut out)?;
                 if bookmark {
-                    envelope.bookmark(version.unwrap_or_default(), true, &mut frame);
+                    envelope.bookmark(&held_at, true, &mut frame);
                 }
             }
             Opening::Silence => {}
@@ -70,10 +70,10 @@ impl Service {
         let timeout = query.get("timeoutSeconds").and_then(|s| s.parse().ok()).filter(|s| *s > 0);
         let mut held = Held { end: begun + timeout.map_or(LONGEST, Duration::from_secs), up: Some(up), begun };
         let mut next_bookmark = begun + BOOKMARKS;
-        while held.wait(client, stop, next_bookmark)? {
+        while held.wait(&ends, next_bookmark)? {
             if bookmarks && Instant::now() >= next_bookmark {
                 frame.clear();
-                envelope.bookmark(version.unwrap_or_default(), false, &mut frame);
+                envelope.bookmark(&held_at, false, &mut frame);
                 out.write_all(&frame)?;
                 out.flush()?;
             }
@@ -99,7 +99,8 @@ fn send_everything(collection: &dyn Collection, envelope: &Envelope, out: &mut B
     let mut first = true;
     collection.each(&mut |object, bytes| {
         frame.clear();
-        envelope.event(EventKind::Added, bytes, object.flags, first, &mut frame);
+        let version = object.version.map(|v| v.to_string()).unwrap_or_default();
+        envelope.event(EventKind::Added, bytes, object.flags, &version, first, &mut frame);
         first = false;
         out.write_all(&frame)
     })
@@ -116,7 +117,7 @@ struct Held {
 
 impl Held {
     /// Waits until `until` or longer; false when the watch is to end. An error when the client has gone.
-    fn wait(&mut self, client: BorrowedFd<'_>, stop: BorrowedFd<'_>, until: Instant) -> io::Result<bool> {
+    fn wait(&mut self, ends: &Ends, until: Instant) -> io::Result<bool> {
         let now = Instant::now();
         if now >= self.end {
             return Ok(false);
@@ -124,7 +125,7 @@ impl Held {
         let wake = self.end.min(until).saturating_duration_since(now) + Duration::from_millis(1);
         let timeout = Timespec { tv_sec: wake.as_secs().cast_signed(), tv_nsec: wake.subsec_nanos().into() };
         let gone = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
-        let mut fds = vec![PollFd::from_borrowed_fd(client, gone), PollFd::from_borrowed_fd(stop, PollFlags::IN)];
+        let mut fds = vec![PollFd::from_borrowed_fd(ends.client(), gone), PollFd::from_borrowed_fd(ends.stop(), PollFlags::IN)];
         if let Some(up) = &self.up {
             fds.push(PollFd::from_borrowed_fd(up.as_fd(), PollFlags::IN));
         }

@@ -10,7 +10,7 @@ use super::{Asked, Service, fields};
 use crate::decide::Keep;
 use crate::front::BodyWriter;
 use crate::identity::{Claims, TokenHash};
-use crate::record::{Encoding, Malformed, ObjectReader};
+use crate::record::{Encoding, Malformed, ObjectReader, TypeMeta};
 use crate::request::{Class, representation};
 use crate::store::{DocumentHead, DocumentWriter, Kind, StoreError, ViewKey};
 use crate::upstream::Answer;
@@ -22,7 +22,7 @@ use std::sync::atomic::Ordering;
 const LONGEST_REPLY: usize = 256 * 1024;
 
 /// Records one answer as it passes.
-pub struct Recorder<'a> {
+pub(super) struct Recorder<'a> {
     service: &'a Service,
     asked: &'a Asked,
     answer: Kept,
@@ -104,7 +104,7 @@ impl From<StoreError> for NotKept {
 
 impl<'a> Recorder<'a> {
     /// Begins to record `answer` as `keep` says.
-    pub fn new(service: &'a Service, asked: &'a Asked, answer: &Answer<'_>, keep: Keep) -> Recorder<'a> {
+    pub(super) fn new(service: &'a Service, asked: &'a Asked, answer: &Answer<'_>, keep: Keep) -> Recorder<'a> {
         let kept = Kept {
             status: answer.status,
             content_type: fields::get(&answer.headers, "content-type").unwrap_or_default().to_owned(),
@@ -149,7 +149,7 @@ impl<'a> Recorder<'a> {
     }
 
     /// Takes the next bytes of the body, which the client has already been sent.
-    pub fn take(&mut self, bytes: &[u8]) {
+    pub(super) fn take(&mut self, bytes: &[u8]) {
         if let Err(why) = self.try_take(bytes) {
             self.give_up(&why);
         }
@@ -187,9 +187,9 @@ impl<'a> Recorder<'a> {
     /// An object is known well enough: it is recorded already, or held by a live collection, or a new document begins.
     fn settle(&mut self) -> Result<(), NotKept> {
         let Sort::Unsure { start, reader } = std::mem::replace(&mut self.sort, Sort::Nothing) else { return Ok(()) };
-        let body_type = reader.type_meta().map(|t| (t.api_version.as_str(), t.kind.as_str()));
-        let key = self.key(body_type)?;
-        let (uid, version) = (reader.uid().to_owned(), reader.resource_version().parse().ok());
+        let facts = reader.facts();
+        let key = self.key(Some(&facts.type_meta))?;
+        let (uid, version) = (facts.uid.clone(), facts.resource_version.parse().ok());
         if self.service.is_live_elsewhere(self.asked, &key) || self.service.store.confirm_document(&key, &uid, version) {
             return Ok(());
         }
@@ -203,7 +203,7 @@ impl<'a> Recorder<'a> {
     ///
     /// # Errors
     /// The client could not be written to.
-    pub fn take_events(&mut self, bytes: &[u8], out: &mut BodyWriter<'_>) -> io::Result<()> {
+    pub(super) fn take_events(&mut self, bytes: &[u8], out: &mut BodyWriter<'_>) -> io::Result<()> {
         let Sort::Events(events) = &mut self.sort else { return out.write_all(bytes) };
         match events.take(bytes, self.service, self.asked, &self.answer, out)? {
             Ok(()) => Ok(()),
@@ -216,13 +216,13 @@ impl<'a> Recorder<'a> {
     }
 
     /// Whether the client has been sent whole events only.
-    pub fn is_at_border(&self) -> bool {
+    pub(super) fn is_at_border(&self) -> bool {
         // A watch that is not understood is passed on as it comes: nobody knows where its borders are.
         matches!(&self.sort, Sort::Events(events) if events.is_at_border())
     }
 
     /// The body has ended whole: what was recorded of it becomes the record.
-    pub fn finish(mut self) {
+    pub(super) fn finish(mut self) {
         if matches!(self.sort, Sort::Unsure { .. })
             && let Err(why) = self.settle()
         {
@@ -287,18 +287,18 @@ impl<'a> Recorder<'a> {
         resource.subresource = None;
         if resource.name.is_none() {
             // Something was created: whoever was told that it does not exist was told so too early.
-            let Some(name) = reader.as_ref().map(|r| r.name().to_owned()) else { return Ok(()) };
+            let Some(name) = reader.as_ref().map(|r| r.facts().name.clone()) else { return Ok(()) };
             resource.name = Some(name);
             return self.remove_documents(&resource.path(), |_| true);
         }
         let path = resource.path();
         let refreshed = match reader {
             Some(reader) if self.asked.request.method != "DELETE" && reader.finish().is_ok() => {
-                let body_type = reader.type_meta().map(|t| (t.api_version.as_str(), t.kind.as_str()));
-                let key = ViewKey { path: path.clone(), query: String::new(), ..self.key(body_type)? };
+                let facts = reader.facts();
+                let key = ViewKey { path: path.clone(), query: String::new(), ..self.key(Some(&facts.type_meta))? };
                 let recorded = self.service.store.views(&key.scope, &path).iter().any(|v| v.key == key);
                 if recorded {
-                    let head = self.document_head(reader.uid().to_owned(), reader.resource_version().parse().ok());
+                    let head = self.document_head(facts.uid.clone(), facts.resource_version.parse().ok());
                     let mut writer = self.service.store.begin_document(&key, DocumentHead { status: 200, ..head })?;
                     writer.write(body)?;
                     writer.commit()?;
@@ -336,7 +336,7 @@ impl<'a> Recorder<'a> {
     }
 
     /// The key under which this answer is recorded; `body_type` is the apiVersion and kind of its body, where known.
-    fn key(&self, body_type: Option<(&str, &str)>) -> Result<ViewKey, NotKept> {
+    fn key(&self, body_type: Option<&TypeMeta>) -> Result<ViewKey, NotKept> {
         self.answer.key(self.service, self.asked, body_type)
     }
 
@@ -347,8 +347,8 @@ impl<'a> Recorder<'a> {
         let target = self.asked.shown_target();
         match why {
             NotKept::NoScope => log::debug!("{target} is not recorded: {why}"),
-            NotKept::MediaType(t) => self.service.say_once(t, &format!("{target} is not recorded: {why}")),
-            NotKept::Store(e) => self.service.say_once(&std::mem::discriminant(e), &format!("{target} is not recorded: {why}")),
+            NotKept::MediaType(t) => self.service.warn_once(t, &format!("{target} is not recorded: {why}")),
+            NotKept::Store(e) => self.service.warn_once(&e.to_string(), &format!("{target} is not recorded: {why}")),
             NotKept::Malformed(_) | NotKept::TooLong => log::warn!("{target} is not recorded: {why}"),
         }
     }
@@ -356,10 +356,10 @@ impl<'a> Recorder<'a> {
 
 impl Kept {
     /// The key under which this answer is recorded.
-    pub(super) fn key(&self, service: &Service, asked: &Asked, body_type: Option<(&str, &str)>) -> Result<ViewKey, NotKept> {
+    pub(super) fn key(&self, service: &Service, asked: &Asked, body_type: Option<&TypeMeta>) -> Result<ViewKey, NotKept> {
         let scope = service.recording_scope(asked).ok_or(NotKept::NoScope)?;
         let representation =
-            representation(&self.content_type, body_type).ok_or_else(|| NotKept::MediaType(self.content_type.clone()))?;
+            representation(&self.content_type, body_type.map(|t| (t.api_version.as_str(), t.kind.as_str()))).ok_or_else(|| NotKept::MediaType(self.content_type.clone()))?;
         Ok(ViewKey { scope, path: asked.request.target.view_path(), query: asked.request.query.selecting(), representation })
     }
 }

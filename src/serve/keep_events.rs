@@ -5,7 +5,7 @@ use super::keep_list::reference;
 use super::live::Watching;
 use super::{Asked, Service};
 use crate::front::BodyWriter;
-use crate::record::{Encoding, Event, EventKind, WatchReader};
+use crate::record::{Encoding, EventKind, Frame, WatchReader};
 use crate::request::Query;
 use crate::store::{Change, StoreError, ViewKey};
 use std::io::{self, Write};
@@ -54,7 +54,7 @@ impl Events {
                 Err(e) => return Ok(Err(e.into())),
             };
             out.write_all(frame.raw)?;
-            if let Err(why) = fold(&mut self.place, self.from, &frame.event, service, asked, answer) {
+            if let Err(why) = fold(&mut self.place, self.from, &frame, service, asked, answer) {
                 // The client's stream goes on, event by event.
                 log::warn!("{}: events are not recorded any more: {why}", asked.shown_target());
                 self.place = Place::Nowhere;
@@ -76,16 +76,17 @@ impl Events {
 fn fold(
     place: &mut Place,
     from: Option<u64>,
-    event: &Event<'_>,
+    frame: &Frame<'_>,
     service: &Service,
     asked: &Asked,
     answer: &Kept,
 ) -> Result<(), NotKept> {
+    let event = &frame.event;
     if matches!(place, Place::Unknown) && event.kind != EventKind::Error {
-        *place = settle(from, event, service, asked, answer)?;
+        *place = settle(from, frame, service, asked, answer)?;
     }
     let Place::Collection(key, _) = place else { return Ok(()) };
-    let references: Vec<_> = event.objects.iter().map(|item| (reference(item), item.bytes)).collect();
+    let references: Vec<_> = frame.items().map(|item| (reference(&item), item.bytes)).collect();
     let changes: Vec<Change<'_>> = match event.kind {
         EventKind::Added | EventKind::Modified => {
             references.into_iter().map(|(object, bytes)| Change::Put { object, bytes }).collect()
@@ -94,7 +95,7 @@ fn fold(
             references.iter().map(|(object, _)| Change::Delete { key: &object.key, version: object.version }).collect()
         }
         EventKind::Bookmark => {
-            event.resource_version.and_then(|v| v.parse().ok()).map(|version| Change::Advance { version }).into_iter().collect()
+            event.facts.resource_version.parse().ok().map(|version| Change::Advance { version }).into_iter().collect()
         }
         EventKind::Error => Vec::new(),
     };
@@ -111,9 +112,8 @@ fn fold(
 
 /// Finds the collection that a watch continues: the one of its view, if the watch began at or before the version that
 /// it is at. A later beginning would leave a hole.
-fn settle(from: Option<u64>, event: &Event<'_>, service: &Service, asked: &Asked, answer: &Kept) -> Result<Place, NotKept> {
-    let body_type = event.type_meta.as_ref().map(|t| (t.api_version.as_str(), t.kind.as_str()));
-    let key = answer.key(service, asked, body_type)?;
+fn settle(from: Option<u64>, frame: &Frame<'_>, service: &Service, asked: &Asked, answer: &Kept) -> Result<Place, NotKept> {
+    let key = answer.key(service, asked, Some(&frame.event.facts.type_meta))?;
     let held = service.store.collection(&key)?.and_then(|c| c.version());
     Ok(match (from, held) {
         (Some(from), Some(held)) if from <= held => {

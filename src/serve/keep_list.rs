@@ -20,7 +20,7 @@ impl List {
     pub(super) fn take(&mut self, bytes: &[u8], service: &Service, asked: &Asked, answer: &Kept) -> Result<(), NotKept> {
         let mut failed = None;
         let generation = &mut self.generation;
-        self.reader.feed(bytes, &mut |list_type: Option<&TypeMeta>, item: Item<'_>| {
+        self.reader.feed(bytes, &mut |list_type: &TypeMeta, item: Item<'_>| {
             if failed.is_none() {
                 failed = put(generation, list_type, &item, service, asked, answer).err();
             }
@@ -49,19 +49,19 @@ impl List {
 }
 
 fn begin(
-    list_type: Option<&TypeMeta>,
+    list_type: &TypeMeta,
     service: &Service,
     asked: &Asked,
     answer: &Kept,
 ) -> Result<(ViewKey, Box<dyn Generation>), NotKept> {
-    let key = answer.key(service, asked, list_type.map(|t| (t.api_version.as_str(), t.kind.as_str())))?;
+    let key = answer.key(service, asked, Some(list_type))?;
     let generation = service.store.begin_generation(&key)?;
     Ok((key, generation))
 }
 
 fn put(
     generation: &mut Option<(ViewKey, Box<dyn Generation>)>,
-    list_type: Option<&TypeMeta>,
+    list_type: &TypeMeta,
     item: &Item<'_>,
     service: &Service,
     asked: &Asked,
@@ -76,7 +76,7 @@ fn put(
 
 /// An object as the store knows it.
 pub(super) fn reference(item: &Item<'_>) -> ObjectRef {
-    let meta = &item.meta;
-    let key = if meta.namespace.is_empty() { meta.name.to_string() } else { format!("{}/{}", meta.namespace, meta.name) };
-    ObjectRef { key, uid: meta.uid.to_string(), version: meta.resource_version.parse().ok(), flags: item.flags }
+    let facts = item.facts;
+    let key = if facts.namespace.is_empty() { facts.name.clone() } else { format!("{}/{}", facts.namespace, facts.name) };
+    ObjectRef { key, uid: facts.uid.clone(), version: facts.resource_version.parse().ok(), flags: item.flags }
 }

@@ -7,20 +7,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// The live collections, and how many watches keep each so.
 #[derive(Debug, Default)]
-pub struct Live {
+pub(super) struct Live {
     watches: Mutex<HashMap<ViewKey, usize>>,
 }
 
 /// One watch that keeps a collection current, for as long as it is held.
 #[derive(Debug)]
-pub struct Watching {
+pub(super) struct Watching {
     live: Arc<Live>,
     key: ViewKey,
 }
 
 impl Live {
     /// From now on, until the value is dropped, `key` is current.
-    pub fn watch(self: &Arc<Self>, key: &ViewKey) -> Watching {
+    pub(super) fn watch(self: &Arc<Self>, key: &ViewKey) -> Watching {
         let mut watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
         *watches.entry(key.clone()).or_default() += 1;
         drop(watches);
@@ -28,7 +28,7 @@ impl Live {
     }
 
     /// Whether some watch keeps `key` current.
-    pub fn is_live(&self, key: &ViewKey) -> bool {
+    pub(super) fn is_live(&self, key: &ViewKey) -> bool {
         self.watches.lock().unwrap_or_else(PoisonError::into_inner).contains_key(key)
     }
 }

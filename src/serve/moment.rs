@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 /// RFC 3339 in UTC, to the second: `2026-11-24T14:05:15Z`. A time before 1970 is shown as 1970.
-pub fn rfc3339(t: SystemTime) -> String {
+pub(super) fn rfc3339(t: SystemTime) -> String {
     let seconds = t.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
     let (days, rest) = (seconds / 86_400, seconds % 86_400);
     // Days to a civil date, by counting in eras of 400 years that begin on 1 March (146,097 days each).
@@ -19,7 +19,7 @@ pub fn rfc3339(t: SystemTime) -> String {
 }
 
 /// A span as `kubectl get` shows ages: `45s`, `12m`, `3h20m`, `9d`.
-pub fn span(d: Duration) -> String {
+pub(super) fn span(d: Duration) -> String {
     let s = d.as_secs();
     match s {
         0..120 => format!("{s}s"),

@@ -9,7 +9,7 @@ use crate::decide::{self, Fits, Refusal};
 use crate::front::{BodyLength, BodyWriter, Exchange};
 use crate::record::Envelope;
 use crate::store::{Collection, Document, ViewKey};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::time::SystemTime;
 
 /// What is gathered before it is handed to the front.
@@ -80,7 +80,8 @@ impl Service {
             return self.refuse(exchange, asked, Refusal::NotRecorded, "");
         };
         let mut body = Vec::with_capacity(bytes.len() + 128);
-        envelope.object(&bytes, reference.flags, &mut body);
+        let version = reference.version.map(|v| v.to_string()).unwrap_or_default();
+        envelope.object(&bytes, reference.flags, &version, &mut body);
         let content_type = content_type(&collection.info().key);
         let extra = [("content-type", content_type.as_bytes())];
         let length = BodyLength::Exact(body.len() as u64);
@@ -91,12 +92,12 @@ impl Service {
 
     fn recall_list(&self, exchange: Exchange<'_>, asked: &Asked, collection: &dyn Collection, envelope: &Envelope) -> io::Result<()> {
         let mut sizes = envelope.sizes();
-        collection.index(&mut |reference, length| sizes.add(reference.flags, length));
+        collection.index(&mut |reference, length| sizes.add(length, reference.flags));
         let content_type = content_type(&collection.info().key);
         let extra = [("content-type", content_type.as_bytes())];
         let version = collection.version().map(|v| v.to_string()).unwrap_or_default();
         let mut list = envelope.list(&version, sizes);
-        let length = BodyLength::Exact(list.len());
+        let length = BodyLength::Exact(list.length());
         let mut out = self.begin(exchange, asked, 200, &extra, collection.info().recorded_at, length)?;
         let mut piece = Vec::with_capacity(CHUNK);
         list.head(&mut piece);

@@ -6,13 +6,12 @@ use super::keep::Recorder;
 use super::find::Finding;
 use super::{Asked, Service};
 use crate::decide::{Keep, Patience};
-use crate::front::{BodyLength, BodyWriter, Exchange};
+use crate::front::{BodyLength, BodyWriter, Ends, Exchange};
 use crate::identity::Identity;
 use crate::request::Class;
 use crate::upstream::{Answer, Credentials, FetchError, Outgoing, OutgoingBody};
 use flate2::bufread::MultiGzDecoder;
 use std::io::{self, BufReader, Cursor, Read, Write};
-use std::os::fd::BorrowedFd;
 
 /// What is read from the upstream at a time: a TLS record's payload.
 const CHUNK: usize = 16 * 1024;
@@ -32,7 +31,7 @@ impl Service {
         finding: &Finding,
         keep: Keep,
         patience: Patience,
-        client: BorrowedFd<'a>,
+        ends: &'a Ends,
     ) -> Result<Answer<'a>, FetchError> {
         let request = &asked.request;
         let identity = &asked.caller.identity;
@@ -53,7 +52,7 @@ impl Service {
             (None, BodyLength::Chunked) => Some(OutgoingBody { length: None, reader: exchange.body() }),
         };
         let (method, target) = (request.method.as_str(), request.raw_target.as_str());
-        let outgoing = Outgoing { method, target, headers: &headers, body, first_byte, client: Some(client) };
+        let outgoing = Outgoing { method, target, headers: &headers, body, first_byte, client: Some(ends.client()) };
         self.upstream.fetch(&credentials, outgoing)
     }
 
@@ -125,7 +124,7 @@ fn relay_events(mut body: impl Read, mut out: BodyWriter<'_>, mut recorder: Reco
 
 /// Tells a 500 by which kube-apiserver passes on that etcd failed from any other: etcd's client names itself in its
 /// errors (`etcdserver: request timed out`, `etcdserver: leader changed`). What was read is put back.
-pub fn look_for_etcd_failure(mut answer: Answer<'_>) -> (Answer<'_>, bool) {
+pub(super) fn look_for_etcd_failure(mut answer: Answer<'_>) -> (Answer<'_>, bool) {
     if answer.status != 500 {
         return (answer, false);
     }

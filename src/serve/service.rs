@@ -11,7 +11,7 @@ use crate::decide::{self, Reader, Situation};
 use crate::front::{BodyLength, Exchange};
 use crate::identity::{Caller, Claims, Identity, Ledger, SHARED_SCOPE, TokenHash};
 use crate::request::{ApiRequest, Class};
-use crate::store::Store;
+use crate::store::{Kind, Store, ViewKey};
 use crate::upstream::{LinkState, Upstream};
 use ring::digest;
 use std::collections::HashSet;
@@ -58,7 +58,12 @@ pub struct Service {
     ledger_changed: AtomicBool,
     /// When the link was last up in an earlier life of the daemon.
     earlier_up: Option<SystemTime>,
+    /// What has been said and is not worth a second line.
+    said: Mutex<HashSet<String>>,
 }
+
+/// As many different things are said once; whatever comes later is said each time, which is at least honest.
+const MOST_SAID: usize = 1000;
 
 impl Service {
     /// Sets the service up, with what the store remembers of earlier lives.
@@ -74,7 +79,48 @@ impl Service {
             ledger: Mutex::new(ledger),
             ledger_changed: AtomicBool::new(false),
             earlier_up,
+            said: Mutex::new(HashSet::new()),
         }
+    }
+
+    /// The time by which client certificates are judged: no clock that went back, as at a boot in 1970, makes a
+    /// certificate bad that was good.
+    pub fn verification_time(&self) -> SystemTime {
+        self.last_up().map_or_else(SystemTime::now, |up| up.max(SystemTime::now()))
+    }
+
+    /// Whether clients can be served: always, once the daemon is up; the text says how the link is.
+    pub fn readiness(&self) -> Result<String, String> {
+        let outage = self.outage();
+        Ok(if outage.since.is_some() { format!("ok; {}\n", outage.phrase()) } else { "ok\n".to_owned() })
+    }
+
+    /// Logs a warning the first time that `what` gives cause for it.
+    pub(super) fn warn_once(&self, what: &str, message: &str) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.len() >= MOST_SAID || said.insert(what.to_owned()) {
+            log::warn!("{message} (said once)");
+        }
+    }
+
+    /// Whether an object is held already by a live collection of the same representation, so that a document would only
+    /// be a second copy.
+    pub(super) fn is_live_elsewhere(&self, asked: &Asked, key: &ViewKey) -> bool {
+        let Some(resource) = asked.request.target.resource() else { return false };
+        let Some(object) = resource.object_key() else { return false };
+        key.query.is_empty()
+            && resource.covering_paths().iter().flat_map(|path| self.store.views(&key.scope, path)).any(|view| {
+                view.kind == Kind::Collection
+                    && view.key.representation == key.representation
+                    && self.live.is_live(&view.key)
+                    && self.store.collection(&view.key).ok().flatten().is_some_and(|c| c.find(&object).is_some())
+            })
+    }
+
+    /// Stage: join client and upstream. Not built yet; said honestly.
+    pub(super) fn tunnel(&self, exchange: Exchange<'_>, asked: &Asked) -> std::io::Result<()> {
+        let message = "exec, attach and port-forward do not pass through lite-apiserver yet; ask the cluster directly".to_owned();
+        self.tell(exchange, asked, &Told { code: 501, reason: "NotImplemented", message, cause: None })
     }
 
     pub(super) fn ledger(&self) -> MutexGuard<'_, Ledger> {

@@ -5,14 +5,14 @@ use super::moment::{rfc3339, span};
 use super::{Asked, Service};
 use crate::decide::Refusal;
 use crate::front::{BodyLength, Exchange};
-use crate::record::StatusBody;
+use crate::record::{Encoding, StatusBody};
 use crate::request::Class;
 use std::io::{self, Write};
 use std::time::SystemTime;
 
 /// What is to be said.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Told {
+pub(super) struct Told {
     /// HTTP status.
     pub code: u16,
     /// `metav1.StatusReason`.
@@ -25,7 +25,7 @@ pub struct Told {
 
 /// What is known of the outage, for people.
 #[derive(Debug, Clone)]
-pub struct Outage {
+pub(super) struct Outage {
     /// Since when; `None`: the link is not known to be down.
     pub since: Option<SystemTime>,
     /// Why, in a few words; may be empty.
@@ -36,7 +36,7 @@ pub struct Outage {
 
 impl Outage {
     /// `the link to the cluster is down since … (reason)`.
-    fn phrase(&self) -> String {
+    pub(super) fn phrase(&self) -> String {
         let mut text = match self.since {
             Some(since) => {
                 let ago = self.now.duration_since(since).map_or_else(|_| String::new(), |d| format!(", {} ago", span(d)));
@@ -52,7 +52,7 @@ impl Outage {
 }
 
 /// The words for a refusal.
-pub fn words(why: Refusal, class: Class, outage: &Outage, detail: &str) -> Told {
+pub(super) fn words(why: Refusal, class: Class, outage: &Outage, detail: &str) -> Told {
     let down = outage.phrase();
     let told = |code, reason, message| Told { code, reason, message, cause: None };
     match why {
@@ -79,13 +79,13 @@ pub fn words(why: Refusal, class: Class, outage: &Outage, detail: &str) -> Told 
 
 /// 410: what the client has seen is not what the record holds; it must list again. The code and words are
 /// kube-apiserver's own (`staging/src/k8s.io/apimachinery/pkg/api/errors/errors.go`, `NewResourceExpired`).
-pub fn expired(asked: &str, held: u64) -> Told {
+pub(super) fn expired(asked: &str, held: u64) -> Told {
     Told { code: 410, reason: "Expired", message: format!("too old resource version: {asked} ({held})"), cause: None }
 }
 
 /// 504: the client asks for something newer than the record (`staging/src/k8s.io/apiserver/pkg/storage/errors.go`,
 /// `NewTooLargeResourceVersionError`).
-pub fn too_large(asked: &str, held: u64) -> Told {
+pub(super) fn too_large(asked: &str, held: u64) -> Told {
     Told {
         code: 504,
         reason: "Timeout",
@@ -96,7 +96,7 @@ pub fn too_large(asked: &str, held: u64) -> Told {
 
 impl Told {
     /// The Status that says it.
-    pub fn status(&self) -> StatusBody {
+    pub(super) fn status(&self) -> StatusBody {
         StatusBody {
             code: self.code,
             reason: self.reason.to_owned(),
@@ -112,7 +112,7 @@ impl Service {
     pub(super) fn tell(&self, exchange: Exchange<'_>, asked: &Asked, told: &Told) -> io::Result<()> {
         self.counters.answered(&asked.request, told.code, Source::Refused);
         log::info!("{} {}: {} {}", asked.request.method, asked.shown_target(), told.code, told.message);
-        send(exchange, asked.request.accept.prefers_protobuf(), told)
+        send(exchange, Encoding::of(asked.request.accept.first()), told)
     }
 
     /// Answers with the Status of a refusal.
@@ -123,12 +123,8 @@ impl Service {
 }
 
 /// Sends a Status as the whole answer.
-pub fn send(exchange: Exchange<'_>, protobuf: bool, told: &Told) -> io::Result<()> {
-    let (content_type, body) = if protobuf {
-        ("application/vnd.kubernetes.protobuf", told.status().protobuf())
-    } else {
-        ("application/json", told.status().json())
-    };
+pub(super) fn send(exchange: Exchange<'_>, encoding: Option<Encoding>, told: &Told) -> io::Result<()> {
+    let (content_type, body) = told.status().encode(encoding);
     let length = BodyLength::Exact(body.len() as u64);
     let mut out = exchange.respond(told.code, &[("Content-Type", content_type.as_bytes())], length)?;
     out.write_all(&body)?;

@@ -492,6 +492,12 @@ impl Collection for Snapshot {
         }
     }
 
+    fn find(&self, object_key: &str) -> Option<ObjectRef> {
+        let mut object = ObjectRef::default();
+        self.index.get(object_key)?.describe(&mut object);
+        Some(object)
+    }
+
     fn get(&self, object_key: &str) -> Option<(ObjectRef, Vec<u8>)> {
         let entry = self.index.get(object_key)?;
         let mut object = ObjectRef::default();

@@ -384,6 +384,9 @@ pub trait Collection: Send + Sync {
     /// Calls `visit` with each object and the length of its bytes, in the order of their keys; reads no contents.
     fn index(&self, visit: &mut dyn FnMut(&ObjectRef, u64));
 
+    /// What is known of one object, without reading its bytes; `None` if it is not there.
+    fn find(&self, object_key: &str) -> Option<ObjectRef>;
+
     /// One object by its key. `None` if it is not there, or damaged.
     fn get(&self, object_key: &str) -> Option<(ObjectRef, Vec<u8>)>;
 }

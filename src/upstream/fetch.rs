@@ -39,7 +39,7 @@ pub(super) fn fetch<'a>(
     agent: &Agent,
     target: &Target,
     link: &'a Link,
-    mut out: Outgoing<'a>,
+    mut out: Outgoing<'_, 'a>,
 ) -> Result<Answer<'a>, FetchError> {
     let down = link.open().map_err(FetchError::Unreachable)?;
     let head = Head::new(target, &out)?;
@@ -118,7 +118,7 @@ struct Head {
 }
 
 impl Head {
-    fn new(target: &Target, out: &Outgoing<'_>) -> Result<Self, FetchError> {
+    fn new(target: &Target, out: &Outgoing<'_, '_>) -> Result<Self, FetchError> {
         let unsendable =
             |what: &str, e: &dyn fmt::Display| FetchError::Unsendable(format!("{what}: {e}"));
         let method =
@@ -182,7 +182,7 @@ impl Head {
 
     fn attempt(
         &self,
-        out: &Outgoing<'_>,
+        out: &Outgoing<'_, '_>,
         down: &Arc<Epoch>,
         only_fresh: bool,
     ) -> Result<Attempt, FetchError> {

@@ -73,19 +73,19 @@ pub enum Credentials {
 }
 
 /// One request as it is to be sent. `Host` and framing are added; nothing else is.
-pub struct Outgoing<'a> {
+pub struct Outgoing<'r, 'c> {
     /// Method token.
-    pub method: &'a str,
+    pub method: &'r str,
     /// Origin-form target, sent below the configured base path.
-    pub target: &'a str,
+    pub target: &'r str,
     /// Header fields, hop-by-hop ones already removed.
-    pub headers: &'a [(String, Vec<u8>)],
+    pub headers: &'r [(String, Vec<u8>)],
     /// The body, streamed; `None`: no body.
-    pub body: Option<OutgoingBody<'a>>,
+    pub body: Option<OutgoingBody<'r>>,
     /// Longest wait for the first byte of the answer.
     pub first_byte: Duration,
     /// The client's socket: when it hangs up, whatever is being waited for is given up. `None`: nobody can hang up.
-    pub client: Option<BorrowedFd<'a>>,
+    pub client: Option<BorrowedFd<'c>>,
 }
 
 /// A request body on its way up.
@@ -219,11 +219,7 @@ impl Upstream {
 
     /// Sends one request and waits for the head of its answer. Returns at once where the link is down; what is learned
     /// of the link is told to it. Blocks only in `poll(2)` (and in the reader of the request's body).
-    pub fn fetch<'a>(
-        &'a self,
-        who: &Credentials,
-        out: Outgoing<'a>,
-    ) -> Result<Answer<'a>, FetchError> {
+    pub fn fetch<'c>(&'c self, who: &Credentials, out: Outgoing<'_, 'c>) -> Result<Answer<'c>, FetchError> {
         fetch::fetch(&self.identity(who)?.agent, &self.target, &self.link, out)
     }
 

@@ -40,7 +40,7 @@ fn scene(script: impl Fn(&mut Exchange<'_>) -> Then + Send + Sync + 'static) -> 
     }
 }
 
-fn request<'a>(method: &'a str, target: &'a str) -> Outgoing<'a> {
+fn request<'a>(method: &'a str, target: &'a str) -> Outgoing<'a, 'a> {
     Outgoing {
         method,
         target,

@@ -1,0 +1,352 @@
+//! From the flags as they were given to one [`Config`]: files read, defaults filled in, contradictions refused.
+
+use super::error::{ConfigError, Exit};
+use super::flags::{self, Asked, Given};
+use super::kubeconfig::{self, Kubeconfig, Source, Token};
+use super::{Config, KeyPairFiles, Limits, Serving, StoreConfig, UpstreamConfig, files, pki, units};
+use std::ffi::OsString;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+/// What a command line asks for.
+#[derive(Debug)]
+pub enum Wanted {
+    /// To run as configured.
+    Run(Box<Config>),
+    /// To print this and end.
+    Print(String),
+}
+
+/// Reads a command line (without the program's name), the files that it names, and `environment`.
+///
+/// # Errors
+/// Whatever is wrong with them; nothing has been bound or connected.
+pub fn load(
+    arguments: impl IntoIterator<Item = OsString>,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<Wanted, ConfigError> {
+    let given = match flags::parse(arguments)? {
+        Asked::Help => return Ok(Wanted::Print(flags::help())),
+        Asked::Version => return Ok(Wanted::Print(format!("lite-apiserver {}\n", env!("CARGO_PKG_VERSION")))),
+        Asked::Reference => return Ok(Wanted::Print(flags::reference())),
+        Asked::Run(given) => given,
+    };
+    refuse_what_comes_later(&given)?;
+    let listen = listen(&given)?;
+    let start = match given.get("kubeconfig") {
+        Some(path) => from_kubeconfig(&given, Path::new(path), &listen, environment)?,
+        None => from_flags(&given)?,
+    };
+    let config = Config {
+        listen,
+        admin: admin(&given)?,
+        serving: start.serving,
+        upstream: start.upstream,
+        store: store(&given, start.data.as_deref())?,
+        limits: limits(&given)?,
+        log_level: log_level(&given, environment)?,
+        client_kubeconfig: start.client_kubeconfig,
+    };
+    Ok(Wanted::Run(Box::new(config)))
+}
+
+/// What the two ways to start have to find out.
+struct Start {
+    serving: Serving,
+    upstream: UpstreamConfig,
+    /// The data directory, where there is one.
+    data: Option<PathBuf>,
+    client_kubeconfig: Option<PathBuf>,
+}
+
+/// Flags whose feature is not built yet are refused: ignored, they would promise what does not happen.
+fn refuse_what_comes_later(given: &Given) -> Result<(), ConfigError> {
+    let not_yet = |name: &str, cure: &str| ConfigError::usage(format!("--{name} is not supported yet; {cure}"));
+    for (name, cure) in [
+        ("network-interface", "leave it out, and the system's routes decide"),
+        ("url-mux-cache", "leave it out; each client has its own watches"),
+        ("badger-cache-path", "use --cache-type file with --file-cache-path"),
+        ("bolt-cache-file", "use --cache-type file with --file-cache-path"),
+    ] {
+        if given.given(name).is_some_and(|v| v.iter().any(|v| !v.is_empty())) {
+            return Err(not_yet(name, cure));
+        }
+    }
+    if given.switch("profiling")? {
+        return Err(not_yet("profiling", "leave it out; /metrics is on --admin-address"));
+    }
+    given.switch("modify-request-accept")?;
+    Ok(())
+}
+
+fn port(given: &Given, name: &str) -> Result<u16, ConfigError> {
+    given.read(name, |text| match text.parse::<u16>() {
+        Ok(port) if port > 0 => Ok(port),
+        _ => Err(format!("{text:?} is no port; write a number from 1 to 65535")),
+    })
+}
+
+fn listen(given: &Given) -> Result<Vec<SocketAddr>, ConfigError> {
+    let port = port(given, "port")?;
+    let addresses: Vec<&str> = match given.given("address") {
+        Some(given) => given.iter().flat_map(|v| v.split(',')).map(str::trim).collect(),
+        None => given.get("address").into_iter().collect(),
+    };
+    addresses
+        .into_iter()
+        .map(|text| {
+            let ip: IpAddr = text.parse().map_err(|_| ConfigError::usage(format!("--address: {text:?} is no IP address; write one such as 127.0.0.1 or ::1")))?;
+            Ok(SocketAddr::new(ip, port))
+        })
+        .collect()
+}
+
+fn admin(given: &Given) -> Result<Option<SocketAddr>, ConfigError> {
+    given.read("admin-address", |text| match text {
+        "" => Ok(None),
+        text => text.parse().map(Some).map_err(|_| format!("{text:?} is no address; write IP:PORT such as 127.0.0.1:51004, or nothing to switch it off")),
+    })
+}
+
+fn store(given: &Given, data: Option<&Path>) -> Result<StoreConfig, ConfigError> {
+    match given.get("cache-type").unwrap_or_default() {
+        "memory" => Ok(StoreConfig::Memory),
+        "file" => {
+            let path = match (given.given("file-cache-path"), data) {
+                (None, Some(data)) => data.join("cache"),
+                _ => PathBuf::from(given.get("file-cache-path").unwrap_or_default()),
+            };
+            if path.as_os_str().is_empty() {
+                return Err(ConfigError::usage("--file-cache-path is empty; name a folder"));
+            }
+            Ok(StoreConfig::File(path))
+        }
+        other @ ("badger" | "bolt" | "pebble") => {
+            Err(ConfigError::usage(format!("--cache-type {other} is not supported yet; use file, which lasts, or memory, which does not")))
+        }
+        other => Err(ConfigError::usage(format!("--cache-type: {other:?} is no cache; use file or memory"))),
+    }
+}
+
+fn limits(given: &Given) -> Result<Limits, ConfigError> {
+    let span = |name| given.read(name, units::span);
+    let above_zero = |name| {
+        given.read(name, |text| match units::span(text) {
+            Ok(span) if span.is_zero() => Err("it must be longer than nothing".to_owned()),
+            other => other,
+        })
+    };
+    let max_connections = given.read("max-connections", |text| match text.parse::<usize>() {
+        Ok(n) if (1..=65_536).contains(&n) => Ok(n),
+        _ => Err(format!("{text:?} is not from 1 to 65536")),
+    })?;
+    Ok(Limits {
+        timeout: above_zero("timeout")?,
+        slow_timeout: above_zero("slow-timeout")?,
+        max_connections,
+        max_object_size: given.read("max-object-size", units::size)?,
+        shutdown_grace: span("shutdown-grace")?,
+        flush_interval: above_zero("flush-interval")?,
+        offline_grace: span("offline-grace")?,
+        review_ttl: span("review-ttl")?,
+        handshake_timeout: above_zero("handshake-timeout")?,
+        head_timeout: above_zero("head-timeout")?,
+        idle_timeout: above_zero("idle-timeout")?,
+    })
+}
+
+fn log_level(given: &Given, environment: &dyn Fn(&str) -> Option<String>) -> Result<log::LevelFilter, ConfigError> {
+    let read = |text: &str| match text {
+        "error" => Some(log::LevelFilter::Error),
+        "warn" => Some(log::LevelFilter::Warn),
+        "info" => Some(log::LevelFilter::Info),
+        "debug" => Some(log::LevelFilter::Debug),
+        "trace" => Some(log::LevelFilter::Trace),
+        _ => None,
+    };
+    match (given.verbose, given.given("log-level")) {
+        (1, _) => Ok(log::LevelFilter::Debug),
+        (2.., _) => Ok(log::LevelFilter::Trace),
+        (_, None) => Ok(environment("RUST_LOG").and_then(|l| read(&l)).unwrap_or(log::LevelFilter::Info)),
+        (_, Some(_)) => given.read("log-level", |text| read(text).ok_or_else(|| format!("{text:?} is none of error, warn, info, debug, trace"))),
+    }
+}
+
+/// Splits `HOST`, `HOST:PORT`, `[V6]:PORT` or `https://HOST[:PORT][/PATH]` into host, port and base path.
+fn upstream_address(what: &str, text: &str, default_port: u16) -> Result<(String, u16, String), ConfigError> {
+    let wrong = |why: &str| ConfigError::usage(format!("{what}: {text:?} {why}; write a host, or https://host:port"));
+    let rest = match text.split_once("://") {
+        Some(("https", rest)) => rest,
+        Some(_) => return Err(wrong("is not reached by https")),
+        None => text,
+    };
+    let (authority, path) = rest.find('/').map_or((rest, ""), |slash| rest.split_at(slash));
+    if authority.contains('@') || path.contains(['?', '#']) {
+        return Err(wrong("has more than a host, a port and a path"));
+    }
+    let port_of = |port: &str| port.parse::<u16>().ok().filter(|p| *p > 0).ok_or_else(|| wrong("has no valid port"));
+    let (host, port) = if let Some(rest) = authority.strip_prefix('[') {
+        let (host, after) = rest.split_once(']').ok_or_else(|| wrong("has an opening bracket only"))?;
+        (host, after.strip_prefix(':').map_or(Ok(default_port), port_of)?)
+    } else if authority.parse::<std::net::Ipv6Addr>().is_ok() {
+        (authority, default_port)
+    } else {
+        match authority.split_once(':') {
+            Some((host, port)) => (host, port_of(port)?),
+            None => (authority, default_port),
+        }
+    };
+    if host.is_empty() || !host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:".contains(&b)) {
+        return Err(wrong("names no host"));
+    }
+    Ok((host.to_owned(), port, path.trim_end_matches('/').to_owned()))
+}
+
+/// The upstream as `--kube-apiserver-url` and `--kube-apiserver-port` name it.
+fn upstream_by_flags(given: &Given) -> Result<Option<(String, u16, String)>, ConfigError> {
+    let urls: Vec<&str> = given.given("kube-apiserver-url").unwrap_or_default().iter().flat_map(|v| v.split(',')).map(str::trim).filter(|v| !v.is_empty()).collect();
+    match urls.as_slice() {
+        [] => Ok(None),
+        [one] => upstream_address("--kube-apiserver-url", one, port(given, "kube-apiserver-port")?).map(Some),
+        _ => Err(ConfigError::usage("--kube-apiserver-url names several hosts, which is not supported yet; name one")),
+    }
+}
+
+fn from_flags(given: &Given) -> Result<Start, ConfigError> {
+    let needed = |name: &str| {
+        given.get(name).map(PathBuf::from).ok_or_else(|| ConfigError::usage(format!("--{name} is missing; give it, or start with --kubeconfig FILE alone")))
+    };
+    let (host, port, base_path) = upstream_by_flags(given)?
+        .ok_or_else(|| ConfigError::usage("--kube-apiserver-url is missing; give it, or start with --kubeconfig FILE alone"))?;
+    let serving = Serving {
+        client_ca_file: Some(needed("ca-file")?),
+        cert_file: needed("tls-cert-file")?,
+        key_file: needed("tls-private-key-file")?,
+    };
+    if let Some(ca) = &serving.client_ca_file {
+        files::certificates("--ca-file", ca)?;
+    }
+    files::pair("--tls-cert-file", &serving.cert_file, "--tls-private-key-file", &serving.key_file)?;
+    let insecure = given.switch("insecure")?;
+    let ca_file = given.get("apiserver-ca-file").map(PathBuf::from).or_else(|| serving.client_ca_file.clone());
+    if let (Some(ca), false) = (&ca_file, insecure) {
+        files::certificates("--apiserver-ca-file", ca)?;
+    }
+    let pairs = given.get("tls-config-file").map_or(Ok(Vec::new()), |path| files::pairs(Path::new(path)))?;
+    let upstream = UpstreamConfig { host, port, base_path, tls_server_name: None, ca_file, insecure, pairs };
+    Ok(Start { serving, upstream, data: None, client_kubeconfig: None })
+}
+
+/// Where `--kubeconfig` keeps what it makes.
+fn data_dir(given: &Given, environment: &dyn Fn(&str) -> Option<String>) -> Result<PathBuf, ConfigError> {
+    if let Some(path) = given.get("data-dir").map(str::to_owned).or_else(|| environment("STATE_DIRECTORY")) {
+        // It is written into a kubeconfig that is read elsewhere.
+        return std::path::absolute(&path).map_err(|e| ConfigError::unmakable("--data-dir", Path::new(&path), &e));
+    }
+    if rustix::process::geteuid().is_root() {
+        return Ok(PathBuf::from("/var/lib/lite-apiserver"));
+    }
+    let state = environment("XDG_STATE_HOME").map(PathBuf::from).filter(|p| p.is_absolute());
+    let state = state.or_else(|| environment("HOME").map(|home| PathBuf::from(home).join(".local/state")));
+    state.map(|s| s.join("lite-apiserver")).ok_or_else(|| ConfigError::usage("--data-dir is needed: neither $XDG_STATE_HOME nor $HOME says where to keep data"))
+}
+
+fn from_kubeconfig(
+    given: &Given,
+    path: &Path,
+    listen: &[SocketAddr],
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<Start, ConfigError> {
+    const WHAT: &str = "--kubeconfig";
+    let read = kubeconfig::read(path, given.get("context"))?;
+    let data = data_dir(given, environment)?;
+    files::make_folder("--data-dir", &data)?;
+    let keep = |source: &Source, name: &str| match source {
+        Source::File(path) => Ok(path.clone()),
+        Source::Inline(bytes) => {
+            let path = data.join(name);
+            files::write("--data-dir", &path, bytes)?;
+            Ok(path)
+        }
+    };
+    let insecure = read.insecure || given.switch("insecure")?;
+    let ca_file = match (given.get("apiserver-ca-file"), &read.certificate_authority) {
+        (Some(path), _) => Some(PathBuf::from(path)),
+        (None, Some(source)) => Some(keep(source, "upstream-ca.crt")?),
+        (None, None) if insecure => None,
+        (None, None) => {
+            let why = format!("{WHAT} {}: its cluster has no certificate-authority, and the system's own are not used; name a CA with --apiserver-ca-file", path.display());
+            return Err(ConfigError::new(Exit::Config, why));
+        }
+    };
+    if let Some(ca) = &ca_file {
+        files::certificates(WHAT, ca)?;
+    }
+    let (host, port, base_path) = match upstream_by_flags(given)? {
+        Some(named) => named,
+        None => upstream_address(&format!("{WHAT} {}: server", path.display()), &read.server, 443).map_err(|e| ConfigError { exit: Exit::Data, ..e })?,
+    };
+    let mut pairs = given.get("tls-config-file").map_or(Ok(Vec::new()), |path| files::pairs(Path::new(path)))?;
+    if let Some((cert, key)) = &read.pair {
+        let (cert, key) = (keep(cert, "user.crt")?, keep(key, "user.key")?);
+        let common_name = files::pair(WHAT, &cert, WHAT, &key)?
+            .ok_or_else(|| ConfigError::new(Exit::Data, format!("{WHAT} {}: the client certificate has no single CN", path.display())))?;
+        pairs.retain(|p| p.common_name != common_name);
+        pairs.push(KeyPairFiles { common_name, cert, key });
+    }
+    let made = pki::serving(&data.join("pki"), &listen.iter().map(SocketAddr::ip).collect::<Vec<_>>())?;
+    // Client certificates come from the cluster's own CA, unless told otherwise.
+    let client_ca_file = given.get("ca-file").map(PathBuf::from).or_else(|| ca_file.clone());
+    if let Some(ca) = &client_ca_file {
+        files::certificates("--ca-file", ca)?;
+    }
+    let serving = Serving {
+        cert_file: given.get("tls-cert-file").map_or(made.cert, PathBuf::from),
+        key_file: given.get("tls-private-key-file").map_or(made.key, PathBuf::from),
+        client_ca_file,
+    };
+    files::pair("--tls-cert-file", &serving.cert_file, "--tls-private-key-file", &serving.key_file)?;
+    let client = client_kubeconfig(&read, listen, &made.ca, read.pair.is_some().then(|| pairs.last()).flatten());
+    let client_path = data.join("client.kubeconfig");
+    files::write("--data-dir", &client_path, client.as_bytes())?;
+    let upstream = UpstreamConfig { host, port, base_path, tls_server_name: read.tls_server_name, ca_file, insecure, pairs };
+    Ok(Start { serving, upstream, data: Some(data), client_kubeconfig: Some(client_path) })
+}
+
+/// A kubeconfig that points here and carries the same user's credentials. It is JSON, which is YAML too.
+fn client_kubeconfig(read: &Kubeconfig, listen: &[SocketAddr], ca: &Path, pair: Option<&KeyPairFiles>) -> String {
+    let server = listen.first().map(|a| {
+        let reachable = match a.ip() {
+            ip if !ip.is_unspecified() => ip,
+            IpAddr::V4(_) => IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
+            IpAddr::V6(_) => IpAddr::V6(std::net::Ipv6Addr::LOCALHOST),
+        };
+        format!("https://{}", SocketAddr::new(reachable, a.port()))
+    });
+    let mut user = serde_json::Map::new();
+    if let Some(pair) = pair {
+        user.insert("client-certificate".into(), pair.cert.to_string_lossy().into());
+        user.insert("client-key".into(), pair.key.to_string_lossy().into());
+    }
+    match &read.token {
+        Some(Token::Value(token)) => user.insert("token".into(), token.as_str().into()),
+        Some(Token::File(path)) => user.insert("tokenFile".into(), path.to_string_lossy().into()),
+        None => None,
+    };
+    let mut context = serde_json::json!({"cluster": "lite-apiserver", "user": "same"});
+    if let Some(namespace) = &read.namespace {
+        context["namespace"] = namespace.as_str().into();
+    }
+    let config = serde_json::json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "lite-apiserver", "cluster": {"server": server, "certificate-authority": ca.to_string_lossy()}}],
+        "users": [{"name": "same", "user": user}],
+        "contexts": [{"name": "lite-apiserver", "context": context}],
+        "current-context": "lite-apiserver",
+    });
+    format!("{config:#}\n")
+}
+
+#[cfg(test)]
+mod tests;

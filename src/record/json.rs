@@ -1,0 +1,230 @@
+//! JSON, byte by byte: a push tokenizer that keeps no more than one short string, and what is built on it. It checks
+//! structure (so that a body can never be split in the wrong place), not the grammar of numbers and escapes: objects are
+//! kept as they came.
+
+use super::Malformed;
+
+/// Deepest nesting; kube-apiserver's own decoder stops at 10,000, and no object comes near.
+const DEEPEST: usize = 1000;
+
+/// The longest key or value that is handed on: names are at most 253 bytes, uids 36, labels 63.
+const LONGEST_STRING: usize = 1024;
+
+/// What the tokenizer tells, with the depth at which it stands: 0 is the whole value, 1 a member of the outermost
+/// object or array.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Token<'a> {
+    /// A key of the object at this depth, as written between its quotes; empty if longer than anything of interest.
+    Key(&'a [u8]),
+    /// A string value, likewise.
+    Text(&'a [u8]),
+    /// A number, `true`, `false` or `null` has begun.
+    Scalar(u8),
+    /// `{` or `[`
+    Open(u8),
+    /// `}` or `]`
+    Close,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Expect {
+    Value,
+    ValueOrClose,
+    KeyOrClose,
+    Key,
+    Colon,
+    CommaOrClose,
+    Scalar,
+    Done,
+}
+
+/// The tokenizer.
+#[derive(Debug)]
+pub(super) struct Tokenizer {
+    expect: Expect,
+    /// `{` or `[` of each open container.
+    open: Vec<u8>,
+    in_string: bool,
+    escaped: bool,
+    is_key: bool,
+    text: Vec<u8>,
+}
+
+impl Tokenizer {
+    pub(super) fn new() -> Tokenizer {
+        Tokenizer { expect: Expect::Value, open: Vec::new(), in_string: false, escaped: false, is_key: false, text: Vec::new() }
+    }
+
+    pub(super) fn depth(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Whether one whole value has been seen. A number at the top is whole only when something follows; no object is one.
+    pub(super) fn is_done(&self) -> bool {
+        self.expect == Expect::Done
+    }
+
+    /// Whether nothing but blanks has been seen.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.expect == Expect::Value && self.open.is_empty() && !self.in_string
+    }
+
+    /// Goes on through `bytes` from `at`. Returns after each token, with where it stands after it; `None` at the end of
+    /// the bytes, or once the value is whole.
+    pub(super) fn next<'s>(&'s mut self, bytes: &[u8], at: &mut usize) -> Result<Option<Token<'s>>, Malformed> {
+        while let Some(&b) = bytes.get(*at) {
+            if self.in_string {
+                if self.string(bytes, at)? {
+                    return Ok(Some(self.end_of_string()));
+                }
+                continue;
+            }
+            if self.expect == Expect::Done {
+                return Ok(None);
+            }
+            if self.expect == Expect::Scalar {
+                let plain = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.');
+                *at += bytes[*at..].iter().take_while(|b| plain(b)).count();
+                if *at < bytes.len() {
+                    self.value_ended();
+                }
+                continue;
+            }
+            if matches!(b, b' ' | b'\n' | b'\r' | b'\t') {
+                *at += 1;
+                continue;
+            }
+            *at += 1;
+            match (self.expect, b) {
+                (Expect::Key | Expect::KeyOrClose, b'"') => self.begin_string(true),
+                (Expect::Value | Expect::ValueOrClose, b'"') => self.begin_string(false),
+                (Expect::Colon, b':') => self.expect = Expect::Value,
+                (Expect::CommaOrClose, b',') => {
+                    self.expect = if self.open.last() == Some(&b'{') { Expect::Key } else { Expect::Value };
+                }
+                (Expect::KeyOrClose | Expect::CommaOrClose, b'}') if self.open.last() == Some(&b'{') => return Ok(Some(self.close())),
+                (Expect::ValueOrClose | Expect::CommaOrClose, b']') if self.open.last() == Some(&b'[') => return Ok(Some(self.close())),
+                (Expect::Value | Expect::ValueOrClose, b'{' | b'[') => {
+                    if self.open.len() == DEEPEST {
+                        return Err(Malformed::TooDeep);
+                    }
+                    self.open.push(b);
+                    self.expect = if b == b'{' { Expect::KeyOrClose } else { Expect::ValueOrClose };
+                    return Ok(Some(Token::Open(b)));
+                }
+                (Expect::Value | Expect::ValueOrClose, b'-' | b'0'..=b'9' | b't' | b'f' | b'n') => {
+                    self.expect = Expect::Scalar;
+                    return Ok(Some(Token::Scalar(b)));
+                }
+                _ => return Err(Malformed::Syntax),
+            }
+        }
+        Ok(None)
+    }
+
+    fn begin_string(&mut self, is_key: bool) {
+        self.in_string = true;
+        self.is_key = is_key;
+        self.text.clear();
+    }
+
+    /// Goes on in a string; true at its end.
+    fn string(&mut self, bytes: &[u8], at: &mut usize) -> Result<bool, Malformed> {
+        let rest = &bytes[*at..];
+        if self.escaped {
+            self.escaped = false;
+            self.keep(&rest[..1]);
+            *at += 1;
+            return Ok(false);
+        }
+        let stop = rest.iter().position(|&b| b == b'"' || b == b'\\' || b < 0x20).unwrap_or(rest.len());
+        self.keep(&rest[..stop]);
+        *at += stop;
+        match rest.get(stop) {
+            None => Ok(false),
+            Some(b'"') => {
+                *at += 1;
+                self.in_string = false;
+                Ok(true)
+            }
+            Some(b'\\') => {
+                self.keep(b"\\");
+                *at += 1;
+                self.escaped = true;
+                Ok(false)
+            }
+            Some(_) => Err(Malformed::Syntax),
+        }
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
+        // Only what stands near the top is of interest; one byte too many marks what is too long.
+        if self.open.len() <= 6 && self.text.len() <= LONGEST_STRING {
+            let room = LONGEST_STRING + 1 - self.text.len();
+            self.text.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        }
+    }
+
+    fn end_of_string(&mut self) -> Token<'_> {
+        let is_key = self.is_key;
+        if is_key {
+            self.expect = Expect::Colon;
+        } else {
+            self.value_ended();
+        }
+        let text: &[u8] = if self.text.len() > LONGEST_STRING { b"" } else { &self.text };
+        if is_key { Token::Key(text) } else { Token::Text(text) }
+    }
+
+    fn close(&mut self) -> Token<'static> {
+        self.open.pop();
+        self.value_ended();
+        Token::Close
+    }
+
+    fn value_ended(&mut self) {
+        self.expect = if self.open.is_empty() { Expect::Done } else { Expect::CommaOrClose };
+    }
+}
+
+/// A member of an object: its key as written, where the key's opening quote stands, and its value's range.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Span {
+    pub(super) key: Vec<u8>,
+    pub(super) at: usize,
+    pub(super) value: std::ops::Range<usize>,
+}
+
+/// The members of a whole object.
+pub(super) fn members(object: &[u8]) -> Result<Vec<Span>, Malformed> {
+    let mut tokens = Tokenizer::new();
+    let (mut at, mut found): (usize, Vec<Span>) = (0, Vec::new());
+    let mut open: Option<Span> = None;
+    loop {
+        let depth = tokens.depth();
+        let Some(token) = tokens.next(object, &mut at)? else { break };
+        let value_ends = match token {
+            Token::Key(key) if depth == 1 => {
+                open = Some(Span { key: key.to_vec(), at: at - key.len() - 2, value: at..at });
+                false
+            }
+            Token::Text(_) | Token::Scalar(_) => depth == 1,
+            Token::Close => depth == 2,
+            _ => false,
+        };
+        if value_ends && let Some(mut span) = open.take() {
+            let colon = object[span.value.start..].iter().position(|b| *b == b':').map_or(0, |n| n + 1);
+            let start = span.value.start + colon;
+            let blanks = object[start..].iter().take_while(|b| b.is_ascii_whitespace()).count();
+            // Of a scalar only the first byte has been seen.
+            let rest = if matches!(token, Token::Scalar(_)) {
+                object[at..].iter().take_while(|b| !matches!(b, b',' | b'}' | b']') && !b.is_ascii_whitespace()).count()
+            } else {
+                0
+            };
+            span.value = start + blanks..at + rest;
+            found.push(span);
+        }
+    }
+    if tokens.is_done() { Ok(found) } else { Err(Malformed::Truncated) }
+}

@@ -1,0 +1,127 @@
+//! One object, looked at while it streams.
+
+use super::facts::Gathering;
+use super::json::{Token, Tokenizer};
+use super::{Encoding, Facts, Malformed};
+
+/// Learns what is to be known of one object without keeping it.
+#[derive(Debug)]
+pub struct ObjectReader {
+    tokens: Tokenizer,
+    gathering: Gathering,
+    seen: usize,
+}
+
+impl ObjectReader {
+    /// A reader of one object.
+    pub fn new(encoding: Encoding) -> ObjectReader {
+        let Encoding::Json = encoding;
+        ObjectReader { tokens: Tokenizer::new(), gathering: Gathering::of_object(), seen: 0 }
+    }
+
+    /// Takes the next bytes.
+    ///
+    /// # Errors
+    /// The body is no object.
+    pub fn feed(&mut self, bytes: &[u8]) -> Result<(), Malformed> {
+        let mut at = 0;
+        loop {
+            if self.tokens.is_done() {
+                return blank(&bytes[at..]);
+            }
+            let fresh = self.tokens.is_fresh();
+            let depth_before = self.tokens.depth();
+            match self.tokens.next(bytes, &mut at)? {
+                None => {
+                    if at == bytes.len() {
+                        break;
+                    }
+                }
+                Some(Token::Open(b'{')) if fresh => {}
+                Some(_) if fresh => return Err(Malformed::Syntax),
+                Some(token) => {
+                    let depth = depth_before + usize::from(matches!(token, Token::Open(_))) - usize::from(token == Token::Close);
+                    let key_at = if let Token::Key(key) = token { (self.seen + at).saturating_sub(key.len() + 2) } else { 0 };
+                    self.gathering.token(token, depth, key_at);
+                }
+            }
+        }
+        self.seen += bytes.len();
+        Ok(())
+    }
+
+    /// What is known so far.
+    pub fn facts(&self) -> &Facts {
+        &self.gathering.facts
+    }
+
+    /// What is known of the whole object.
+    pub fn into_facts(self) -> Facts {
+        self.gathering.end()
+    }
+
+    /// Whether all is known by which an object is recorded: its type and its version.
+    pub fn is_known(&self) -> bool {
+        let facts = self.facts();
+        let version = !facts.uid.is_empty() && !facts.resource_version.is_empty();
+        version && !facts.type_meta.kind.is_empty() && !facts.type_meta.api_version.is_empty()
+    }
+
+    /// # Errors
+    /// The object has not been seen to its end.
+    pub fn finish(&self) -> Result<(), Malformed> {
+        if self.tokens.is_done() { Ok(()) } else { Err(Malformed::Truncated) }
+    }
+}
+
+/// # Errors
+/// There is something.
+pub(super) fn blank(bytes: &[u8]) -> Result<(), Malformed> {
+    if bytes.iter().all(|b| matches!(b, b' ' | b'\n' | b'\r' | b'\t')) { Ok(()) } else { Err(Malformed::Trailing) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str, cut: usize) -> Result<ObjectReader, Malformed> {
+        let mut reader = ObjectReader::new(Encoding::Json);
+        reader.feed(&text.as_bytes()[..cut])?;
+        reader.feed(&text.as_bytes()[cut..])?;
+        Ok(reader)
+    }
+
+    #[test]
+    fn metadata_is_found_wherever_it_stands_and_however_the_bytes_are_cut() {
+        for text in [
+            r#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a","namespace":"x","uid":"u","resourceVersion":"7"},"spec":{"metadata":{"name":"no"}}}"#,
+            r#"{"apiVersion":"v1","data":{"kind":"no"},"kind":"Pod","metadata":{"annotations":{"uid":"no"},"managedFields":[{"name":"no"}],"name":"a","namespace":"x","resourceVersion":"7","uid":"u"}}"#,
+            "{\n  \"kind\": \"Pod\",\n  \"apiVersion\": \"v1\",\n  \"metadata\": {\n    \"n\\u0061me\": \"no\", \"name\": \"a\", \"namespace\": \"x\", \"uid\": \"u\", \"resourceVersion\": \"7\" } }\n",
+        ] {
+            for cut in 0..=text.len() {
+                let reader = read(text, cut).expect(text);
+                let facts = reader.facts();
+                assert_eq!((facts.type_meta.kind.as_str(), facts.name.as_str(), facts.namespace.as_str()), ("Pod", "a", "x"), "{text} at {cut}");
+                assert_eq!((facts.uid.as_str(), facts.resource_version.as_str()), ("u", "7"));
+                assert!(reader.is_known());
+                assert_eq!(reader.finish(), Ok(()));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_cut_short_or_followed_by_anything_is_not_whole() {
+        let text = r#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a\"b","uid":"u","resourceVersion":"7"}}"#;
+        for cut in 0..text.len() {
+            let mut reader = ObjectReader::new(Encoding::Json);
+            reader.feed(&text.as_bytes()[..cut]).expect("so far so good");
+            assert_eq!(reader.finish(), Err(Malformed::Truncated), "at {cut}");
+        }
+        for bad in ["{}x", "[]", "{\"a\":1]", "{\"a\" 1}", "{,}", "{\"a\":}", "nonsense", "{\"a\":\"\n\"}", "<html>"] {
+            let mut reader = ObjectReader::new(Encoding::Json);
+            assert!(reader.feed(bad.as_bytes()).is_err(), "{bad}");
+        }
+        let deep = "[".repeat(5000);
+        assert_eq!(ObjectReader::new(Encoding::Json).feed(format!("{{\"a\":{deep}").as_bytes()), Err(Malformed::TooDeep));
+    }
+}
