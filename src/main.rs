@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let config = match config::load(std::env::args_os().skip(1), &|name| std::env::var(name).ok()) {
-        Ok(Wanted::Run(config)) => *config,
+        Ok(Wanted::Run(config)) => config,
         Ok(Wanted::Print(text)) => {
             // A reader that has gone, such as `head`, has read enough.
             let _ = std::io::stdout().write_all(text.as_bytes());
@@ -25,7 +25,7 @@ fn main() -> ExitCode {
     if let Err(e) = logger.init() {
         return end(70, &format!("the log cannot be set up: {e}"));
     }
-    match lite_apiserver::run(config) {
+    match lite_apiserver::run(&config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => end(e.exit, &e.message),
     }

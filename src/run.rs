@@ -38,15 +38,15 @@ const STALL: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 /// The record's directory, an address or a certificate cannot be used.
-pub fn run(config: Config) -> Result<(), Failed> {
+pub fn run(config: &Config) -> Result<(), Failed> {
     let signals = Signals::catch().map_err(|e| failed(71, format!("signals cannot be caught: {e}")))?;
-    let store = open_store(&config)?;
+    let store = open_store(config)?;
     let upstream = Upstream::new(&config.upstream).map_err(|e| failed(78, e.to_string()))?;
     let upstream = Arc::new(upstream);
-    let service = Arc::new(Service::new(options(&config), Arc::clone(&upstream), Arc::clone(&store)));
-    let server = bind(&config, &service)?;
-    let admin = start_admin(&config, &service, server.counters())?;
-    announce(&config, &server, admin.as_ref());
+    let service = Arc::new(Service::new(options(config), Arc::clone(&upstream), Arc::clone(&store)));
+    let server = bind(config, &service)?;
+    let admin = start_admin(config, &service, server.counters())?;
+    announce(config, &server, admin.as_ref());
 
     while signals.wait(HOUSEKEEPING) {
         service.keep_house();
@@ -113,7 +113,8 @@ fn start_admin(config: &Config, service: &Arc<Service>, front: Arc<Counters>) ->
         page.finish()
     };
     let pages = Pages { metrics: Box::new(metrics), ready: Box::new(move || ready.readiness()) };
-    let admin = Admin::start(address, pages).map_err(|e| failed(69, format!("--admin-address {address} cannot be bound: {e}")))?;
+    let admin = Admin::start(address, pages)
+        .map_err(|e| failed(69, format!("--admin-address {address} cannot be bound: {e}")))?;
     Ok(Some(admin))
 }
 
@@ -122,7 +123,12 @@ fn expose_front(front: &Counters, page: &mut Exposition) {
         ("lite_apiserver_connections", "gauge", "Client connections open now.", &front.open),
         ("lite_apiserver_threads", "gauge", "Threads of the front.", &front.threads),
         ("lite_apiserver_connections_accepted_total", "counter", "Client connections accepted.", &front.accepted),
-        ("lite_apiserver_connections_refused_total", "counter", "Client connections past --max-connections.", &front.refused),
+        (
+            "lite_apiserver_connections_refused_total",
+            "counter",
+            "Client connections past --max-connections.",
+            &front.refused,
+        ),
         ("lite_apiserver_handshakes_failed_total", "counter", "TLS handshakes that failed.", &front.tls_failures),
         ("lite_apiserver_bad_requests_total", "counter", "Requests refused for their form.", &front.bad_requests),
         ("lite_apiserver_answers_torn_total", "counter", "Answers cut before their end.", &front.torn),

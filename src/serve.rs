@@ -1,7 +1,9 @@
 //! One request's way: every stage, in order, on one screen.
 //!
-//!     accept -> identify -> understand -> decide -> fetch or recall -> answer
-//!                                             \-> record
+//! ```text
+//! accept -> identify -> understand -> decide -> fetch or recall -> answer
+//!                                         \-> record
+//! ```
 //!
 //! The stages are other rooms' work; this room hands each one's plain value to the next. It owns what lives as long as
 //! the daemon (the ledger of tokens, the counters, which watches are live) and no rule of its own: what is done is

@@ -21,7 +21,9 @@ pub(super) fn read(what: &str, path: &Path) -> Result<Vec<u8>, ConfigError> {
 pub(super) fn certificates(what: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
     let text = read(what, path)?;
     let wrong = |why: String| ConfigError::new(Exit::Data, format!("{what} {}: {why}", path.display()));
-    let found: Vec<_> = CertificateDer::pem_slice_iter(&text).collect::<Result<_, _>>().map_err(|e| wrong(format!("no valid PEM: {e}")))?;
+    let found: Vec<_> = CertificateDer::pem_slice_iter(&text)
+        .collect::<Result<_, _>>()
+        .map_err(|e| wrong(format!("no valid PEM: {e}")))?;
     if found.is_empty() {
         return Err(wrong("holds no certificate; a PEM file with BEGIN CERTIFICATE is needed".to_owned()));
     }
@@ -33,8 +35,10 @@ pub(super) fn pair(cert_what: &str, cert: &Path, key_what: &str, key: &Path) -> 
     let chain = certificates(cert_what, cert)?;
     let text = read(key_what, key)?;
     let wrong = |why: String| ConfigError::new(Exit::Data, format!("{key_what} {}: {why}", key.display()));
-    let private = PrivateKeyDer::from_pem_slice(&text).map_err(|_| wrong("holds no private key; a PEM file with BEGIN PRIVATE KEY is needed".to_owned()))?;
-    let signing = rustls::crypto::ring::sign::any_supported_type(&private).map_err(|e| wrong(format!("its key cannot be used: {e}")))?;
+    let private = PrivateKeyDer::from_pem_slice(&text)
+        .map_err(|_| wrong("holds no private key; a PEM file with BEGIN PRIVATE KEY is needed".to_owned()))?;
+    let signing = rustls::crypto::ring::sign::any_supported_type(&private)
+        .map_err(|e| wrong(format!("its key cannot be used: {e}")))?;
     let end_entity = chain.first().cloned();
     let certified = rustls::sign::CertifiedKey::new(chain, signing);
     match certified.keys_match() {
@@ -48,17 +52,33 @@ pub(super) fn pair(cert_what: &str, cert: &Path, key_what: &str, key: &Path) -> 
 pub(super) fn pairs(path: &Path) -> Result<Vec<KeyPairFiles>, ConfigError> {
     const WHAT: &str = "--tls-config-file";
     let text = read(WHAT, path)?;
-    let wrong = |why: String| ConfigError::new(Exit::Data, format!("{WHAT} {}: {why}; it must be JSON: [{{\"cert\": path, \"key\": path}}]", path.display()));
+    let wrong = |why: String| {
+        ConfigError::new(
+            Exit::Data,
+            format!("{WHAT} {}: {why}; it must be JSON: [{{\"cert\": path, \"key\": path}}]", path.display()),
+        )
+    };
     let json: serde_json::Value = serde_json::from_slice(&text).map_err(|e| wrong(format!("no valid JSON: {e}")))?;
     let entries = json.as_array().ok_or_else(|| wrong("it is no list".to_owned()))?;
     let (mut found, mut names) = (Vec::new(), HashSet::new());
     for (i, entry) in entries.iter().enumerate() {
         let field = |name: &str| {
-            entry.get(name).and_then(serde_json::Value::as_str).map(PathBuf::from).ok_or_else(|| wrong(format!("entry {i} has no {name:?}")))
+            entry
+                .get(name)
+                .and_then(serde_json::Value::as_str)
+                .map(PathBuf::from)
+                .ok_or_else(|| wrong(format!("entry {i} has no {name:?}")))
         };
         let (cert, key) = (field("cert")?, field("key")?);
         let common_name = pair(WHAT, &cert, WHAT, &key)?.ok_or_else(|| {
-            ConfigError::new(Exit::Data, format!("{WHAT} {}: the certificate {} has no single CN, by which it is chosen", path.display(), cert.display()))
+            ConfigError::new(
+                Exit::Data,
+                format!(
+                    "{WHAT} {}: the certificate {} has no single CN, by which it is chosen",
+                    path.display(),
+                    cert.display()
+                ),
+            )
         })?;
         if !names.insert(common_name.clone()) {
             let message = format!("{WHAT} {}: two pairs have the CN {common_name:?}; keep one", path.display());

@@ -33,7 +33,8 @@ pub(super) enum Group {
 }
 
 impl Group {
-    const ALL: [Group; 6] = [Group::Start, Group::Serving, Group::Upstream, Group::Record, Group::Limits, Group::Running];
+    const ALL: [Group; 6] =
+        [Group::Start, Group::Serving, Group::Upstream, Group::Record, Group::Limits, Group::Running];
 
     fn title(self) -> &'static str {
         match self {
@@ -47,46 +48,133 @@ impl Group {
     }
 }
 
-const fn flag(name: &'static str, value: &'static str, default: &'static str, group: Group, help: &'static str) -> Flag {
+const fn flag(
+    name: &'static str,
+    value: &'static str,
+    default: &'static str,
+    group: Group,
+    help: &'static str,
+) -> Flag {
     Flag { name, value, default, group, many: false, help }
 }
 
 /// Every flag there is.
 pub(super) const FLAGS: &[Flag] = &[
-    flag("kubeconfig", "FILE", "", Group::Start, "take the upstream's address, CA and credentials from this file; serve with a certificate made once; write a kubeconfig for clients to DATA_DIR/client.kubeconfig"),
+    flag(
+        "kubeconfig",
+        "FILE",
+        "",
+        Group::Start,
+        "take the upstream's address, CA and credentials from this file; serve with a certificate made once; write a kubeconfig for clients to DATA_DIR/client.kubeconfig",
+    ),
     flag("context", "NAME", "", Group::Start, "the context of --kubeconfig to use (default: its current-context)"),
-    flag("data-dir", "DIR", "", Group::Start, "where --kubeconfig keeps what it makes (default: $STATE_DIRECTORY, /var/lib/lite-apiserver for root, else $XDG_STATE_HOME/lite-apiserver)"),
+    flag(
+        "data-dir",
+        "DIR",
+        "",
+        Group::Start,
+        "where --kubeconfig keeps what it makes (default: $STATE_DIRECTORY, /var/lib/lite-apiserver for root, else $XDG_STATE_HOME/lite-apiserver)",
+    ),
     Flag { many: true, ..flag("address", "IP", "127.0.0.1", Group::Serving, "address to listen on") },
     flag("port", "N", "51003", Group::Serving, "port to listen on"),
     flag("tls-cert-file", "FILE", "", Group::Serving, "certificate to serve with, PEM"),
     flag("tls-private-key-file", "FILE", "", Group::Serving, "its key, PEM"),
     flag("ca-file", "FILE", "", Group::Serving, "CAs that client certificates must chain to, PEM"),
-    flag("tls-config-file", "FILE", "", Group::Serving, "key pairs to use upstream, chosen by the client certificate's CN; JSON: [{\"cert\": path, \"key\": path}]"),
-    Flag { many: true, ..flag("kube-apiserver-url", "HOST", "", Group::Upstream, "kube-apiserver's host, or https://host:port/path; more than one: not yet") },
+    flag(
+        "tls-config-file",
+        "FILE",
+        "",
+        Group::Serving,
+        "key pairs to use upstream, chosen by the client certificate's CN; JSON: [{\"cert\": path, \"key\": path}]",
+    ),
+    Flag {
+        many: true,
+        ..flag(
+            "kube-apiserver-url",
+            "HOST",
+            "",
+            Group::Upstream,
+            "kube-apiserver's host, or https://host:port/path; more than one: not yet",
+        )
+    },
     flag("kube-apiserver-port", "N", "443", Group::Upstream, "its port, where the URL has none"),
     flag("apiserver-ca-file", "FILE", "", Group::Upstream, "CAs of its certificate, PEM (default: --ca-file)"),
     flag("insecure", "", "false", Group::Upstream, "do not verify its certificate"),
-    flag("timeout", "SPAN", "3", Group::Upstream, "how long to wait for an answer's first byte before the record answers instead"),
+    flag(
+        "timeout",
+        "SPAN",
+        "3",
+        Group::Upstream,
+        "how long to wait for an answer's first byte before the record answers instead",
+    ),
     flag("slow-timeout", "SPAN", "60s", Group::Upstream, "the same where nothing is recorded, and for writes"),
     flag("network-interface", "NAMES", "", Group::Upstream, "interfaces to leave through: not yet"),
-    flag("modify-request-accept", "", "true", Group::Upstream, "taken for the Go original's sake and without effect: answers are recorded in every representation, so requests need no change"),
+    flag(
+        "modify-request-accept",
+        "",
+        "true",
+        Group::Upstream,
+        "taken for the Go original's sake and without effect: answers are recorded in every representation, so requests need no change",
+    ),
     flag("cache-type", "TYPE", "file", Group::Record, "file or memory; badger, bolt and pebble: not yet"),
-    flag("file-cache-path", "DIR", "/data/lite-apiserver/cache", Group::Record, "where the file cache is (with --kubeconfig: DATA_DIR/cache)"),
-    flag("badger-cache-path", "DIR", "/data/lite-apiserver/badger", Group::Record, "where the badger cache would be: not yet"),
-    flag("bolt-cache-file", "FILE", "/data/lite-apiserver/bolt/superedge.db", Group::Record, "where the bolt cache would be: not yet"),
+    flag(
+        "file-cache-path",
+        "DIR",
+        "/data/lite-apiserver/cache",
+        Group::Record,
+        "where the file cache is (with --kubeconfig: DATA_DIR/cache)",
+    ),
+    flag(
+        "badger-cache-path",
+        "DIR",
+        "/data/lite-apiserver/badger",
+        Group::Record,
+        "where the badger cache would be: not yet",
+    ),
+    flag(
+        "bolt-cache-file",
+        "FILE",
+        "/data/lite-apiserver/bolt/superedge.db",
+        Group::Record,
+        "where the bolt cache would be: not yet",
+    ),
     Flag { many: true, ..flag("url-mux-cache", "URLS", "", Group::Record, "paths whose watches are shared: not yet") },
     flag("flush-interval", "SPAN", "1s", Group::Record, "how much of the record a power cut may cost"),
     flag("offline-grace", "SPAN", "720h", Group::Record, "how long recorded data is served after the link was last up"),
-    flag("review-ttl", "SPAN", "5m", Group::Record, "how long the answer to a token or access review may be replayed offline"),
+    flag(
+        "review-ttl",
+        "SPAN",
+        "5m",
+        Group::Record,
+        "how long the answer to a token or access review may be replayed offline",
+    ),
     flag("max-object-size", "SIZE", "8Mi", Group::Limits, "a larger object is passed on and not recorded"),
     flag("max-connections", "N", "512", Group::Limits, "client connections at a time; the next is told 429"),
     flag("handshake-timeout", "SPAN", "10s", Group::Limits, "for a client's TLS handshake"),
     flag("head-timeout", "SPAN", "10s", Group::Limits, "for a request's head, from its first byte"),
-    flag("idle-timeout", "SPAN", "120s", Group::Limits, "for the next request of a connection; Go's clients keep idle ones 90 s"),
-    flag("admin-address", "IP:PORT", "127.0.0.1:51004", Group::Running, "where /healthz, /readyz and /metrics are, in plain HTTP; empty: nowhere"),
+    flag(
+        "idle-timeout",
+        "SPAN",
+        "120s",
+        Group::Limits,
+        "for the next request of a connection; Go's clients keep idle ones 90 s",
+    ),
+    flag(
+        "admin-address",
+        "IP:PORT",
+        "127.0.0.1:51004",
+        Group::Running,
+        "where /healthz, /readyz and /metrics are, in plain HTTP; empty: nowhere",
+    ),
     flag("profiling", "", "false", Group::Running, "profiles on /debug/pprof: not yet"),
     flag("shutdown-grace", "SPAN", "5s", Group::Running, "how long SIGTERM lets what is in flight go on"),
-    flag("log-level", "LEVEL", "info", Group::Running, "error, warn, info, debug or trace; -v is debug, -vv trace; $RUST_LOG is the default where it is one of these"),
+    flag(
+        "log-level",
+        "LEVEL",
+        "info",
+        Group::Running,
+        "error, warn, info, debug or trace; -v is debug, -vv trace; $RUST_LOG is the default where it is one of these",
+    ),
 ];
 
 /// What the command line asks for.
@@ -157,7 +245,9 @@ pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Ask
                         ConfigError::usage(format!("--{} needs a value: --{0} {}", flag.name, flag.value))
                     })?
                 };
-                let value = value.into_string().map_err(|_| ConfigError::usage(format!("--{}: its value is no UTF-8", flag.name)))?;
+                let value = value
+                    .into_string()
+                    .map_err(|_| ConfigError::usage(format!("--{}: its value is no UTF-8", flag.name)))?;
                 let values = given.values.entry(flag.name).or_default();
                 if !flag.many && !values.is_empty() {
                     return Err(ConfigError::usage(format!("--{} is given twice; give it once", flag.name)));
@@ -165,10 +255,15 @@ pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Ask
                 values.push(value);
             }
             lexopt::Arg::Short(letter) => {
-                return Err(ConfigError::usage(format!("-{letter} is no flag; long flags have two dashes, and --help lists them")));
+                return Err(ConfigError::usage(format!(
+                    "-{letter} is no flag; long flags have two dashes, and --help lists them"
+                )));
             }
             lexopt::Arg::Value(value) => {
-                return Err(ConfigError::usage(format!("{value:?} is not expected: lite-apiserver takes flags only, and --help lists them")));
+                return Err(ConfigError::usage(format!(
+                    "\"{}\" is not expected: lite-apiserver takes flags only, and --help lists them",
+                    value.to_string_lossy()
+                )));
             }
         }
     }

@@ -60,15 +60,19 @@ impl Reader<'_> {
     fn read(&self, root: &Yaml, wanted: Option<&str>) -> Result<Kubeconfig, ConfigError> {
         let context_name = match wanted {
             Some(name) => name,
-            None => text(root, "current-context").ok_or_else(|| self.wrong("it has no current-context; name one with --context"))?,
+            None => text(root, "current-context")
+                .ok_or_else(|| self.wrong("it has no current-context; name one with --context"))?,
         };
         let context = self.named(root, "contexts", context_name, "context")?;
-        let part = |name: &str| text(context, name).ok_or_else(|| self.wrong(&format!("the context {context_name:?} has no {name}")));
+        let part = |name: &str| {
+            text(context, name).ok_or_else(|| self.wrong(&format!("the context {context_name:?} has no {name}")))
+        };
         let (cluster_name, user_name) = (part("cluster")?, part("user")?);
         let cluster = self.named(root, "clusters", cluster_name, "cluster")?;
         let user = self.named(root, "users", user_name, "user")?;
         if text(cluster, "proxy-url").is_some() {
-            return Err(self.wrong(&format!("the cluster {cluster_name:?} has a proxy-url, which lite-apiserver cannot use yet")));
+            return Err(self
+                .wrong(&format!("the cluster {cluster_name:?} has a proxy-url, which lite-apiserver cannot use yet")));
         }
         for (field, cure) in [
             ("exec", "write a client certificate or a token into the file instead"),
@@ -77,13 +81,19 @@ impl Reader<'_> {
             ("as", "use the credentials of the user himself"),
         ] {
             if !user[field].is_badvalue() {
-                return Err(self.wrong(&format!("the user {user_name:?} has {field:?}, which lite-apiserver does not use; {cure}")));
+                return Err(self.wrong(&format!(
+                    "the user {user_name:?} has {field:?}, which lite-apiserver does not use; {cure}"
+                )));
             }
         }
         let pair = match (self.source(user, "client-certificate")?, self.source(user, "client-key")?) {
             (Some(cert), Some(key)) => Some((cert, key)),
             (None, None) => None,
-            _ => return Err(self.wrong(&format!("the user {user_name:?} has only one of client-certificate and client-key"))),
+            _ => {
+                return Err(
+                    self.wrong(&format!("the user {user_name:?} has only one of client-certificate and client-key"))
+                );
+            }
         };
         let token = match (text(user, "tokenFile"), text(user, "token")) {
             (Some(file), _) => Some(Token::File(self.beside(file))),
@@ -91,7 +101,9 @@ impl Reader<'_> {
             (None, None) => None,
         };
         Ok(Kubeconfig {
-            server: text(cluster, "server").ok_or_else(|| self.wrong(&format!("the cluster {cluster_name:?} has no server")))?.to_owned(),
+            server: text(cluster, "server")
+                .ok_or_else(|| self.wrong(&format!("the cluster {cluster_name:?} has no server")))?
+                .to_owned(),
             certificate_authority: self.source(cluster, "certificate-authority")?,
             insecure: cluster["insecure-skip-tls-verify"].as_bool().unwrap_or(false),
             tls_server_name: text(cluster, "tls-server-name").map(str::to_owned),

@@ -95,7 +95,9 @@ fn listen(given: &Given) -> Result<Vec<SocketAddr>, ConfigError> {
     addresses
         .into_iter()
         .map(|text| {
-            let ip: IpAddr = text.parse().map_err(|_| ConfigError::usage(format!("--address: {text:?} is no IP address; write one such as 127.0.0.1 or ::1")))?;
+            let ip: IpAddr = text.parse().map_err(|_| {
+                ConfigError::usage(format!("--address: {text:?} is no IP address; write one such as 127.0.0.1 or ::1"))
+            })?;
             Ok(SocketAddr::new(ip, port))
         })
         .collect()
@@ -104,7 +106,9 @@ fn listen(given: &Given) -> Result<Vec<SocketAddr>, ConfigError> {
 fn admin(given: &Given) -> Result<Option<SocketAddr>, ConfigError> {
     given.read("admin-address", |text| match text {
         "" => Ok(None),
-        text => text.parse().map(Some).map_err(|_| format!("{text:?} is no address; write IP:PORT such as 127.0.0.1:51004, or nothing to switch it off")),
+        text => text.parse().map(Some).map_err(|_| {
+            format!("{text:?} is no address; write IP:PORT such as 127.0.0.1:51004, or nothing to switch it off")
+        }),
     })
 }
 
@@ -121,9 +125,9 @@ fn store(given: &Given, data: Option<&Path>) -> Result<StoreConfig, ConfigError>
             }
             Ok(StoreConfig::File(path))
         }
-        other @ ("badger" | "bolt" | "pebble") => {
-            Err(ConfigError::usage(format!("--cache-type {other} is not supported yet; use file, which lasts, or memory, which does not")))
-        }
+        other @ ("badger" | "bolt" | "pebble") => Err(ConfigError::usage(format!(
+            "--cache-type {other} is not supported yet; use file, which lasts, or memory, which does not"
+        ))),
         other => Err(ConfigError::usage(format!("--cache-type: {other:?} is no cache; use file or memory"))),
     }
 }
@@ -168,7 +172,9 @@ fn log_level(given: &Given, environment: &dyn Fn(&str) -> Option<String>) -> Res
         (1, _) => Ok(log::LevelFilter::Debug),
         (2.., _) => Ok(log::LevelFilter::Trace),
         (_, None) => Ok(environment("RUST_LOG").and_then(|l| read(&l)).unwrap_or(log::LevelFilter::Info)),
-        (_, Some(_)) => given.read("log-level", |text| read(text).ok_or_else(|| format!("{text:?} is none of error, warn, info, debug, trace"))),
+        (_, Some(_)) => given.read("log-level", |text| {
+            read(text).ok_or_else(|| format!("{text:?} is none of error, warn, info, debug, trace"))
+        }),
     }
 }
 
@@ -204,7 +210,14 @@ fn upstream_address(what: &str, text: &str, default_port: u16) -> Result<(String
 
 /// The upstream as `--kube-apiserver-url` and `--kube-apiserver-port` name it.
 fn upstream_by_flags(given: &Given) -> Result<Option<(String, u16, String)>, ConfigError> {
-    let urls: Vec<&str> = given.given("kube-apiserver-url").unwrap_or_default().iter().flat_map(|v| v.split(',')).map(str::trim).filter(|v| !v.is_empty()).collect();
+    let urls: Vec<&str> = given
+        .given("kube-apiserver-url")
+        .unwrap_or_default()
+        .iter()
+        .flat_map(|v| v.split(','))
+        .map(str::trim)
+        .filter(|v| !v.is_empty())
+        .collect();
     match urls.as_slice() {
         [] => Ok(None),
         [one] => upstream_address("--kube-apiserver-url", one, port(given, "kube-apiserver-port")?).map(Some),
@@ -214,10 +227,13 @@ fn upstream_by_flags(given: &Given) -> Result<Option<(String, u16, String)>, Con
 
 fn from_flags(given: &Given) -> Result<Start, ConfigError> {
     let needed = |name: &str| {
-        given.get(name).map(PathBuf::from).ok_or_else(|| ConfigError::usage(format!("--{name} is missing; give it, or start with --kubeconfig FILE alone")))
+        given.get(name).map(PathBuf::from).ok_or_else(|| {
+            ConfigError::usage(format!("--{name} is missing; give it, or start with --kubeconfig FILE alone"))
+        })
     };
-    let (host, port, base_path) = upstream_by_flags(given)?
-        .ok_or_else(|| ConfigError::usage("--kube-apiserver-url is missing; give it, or start with --kubeconfig FILE alone"))?;
+    let (host, port, base_path) = upstream_by_flags(given)?.ok_or_else(|| {
+        ConfigError::usage("--kube-apiserver-url is missing; give it, or start with --kubeconfig FILE alone")
+    })?;
     let serving = Serving {
         client_ca_file: Some(needed("ca-file")?),
         cert_file: needed("tls-cert-file")?,
@@ -248,7 +264,9 @@ fn data_dir(given: &Given, environment: &dyn Fn(&str) -> Option<String>) -> Resu
     }
     let state = environment("XDG_STATE_HOME").map(PathBuf::from).filter(|p| p.is_absolute());
     let state = state.or_else(|| environment("HOME").map(|home| PathBuf::from(home).join(".local/state")));
-    state.map(|s| s.join("lite-apiserver")).ok_or_else(|| ConfigError::usage("--data-dir is needed: neither $XDG_STATE_HOME nor $HOME says where to keep data"))
+    state.map(|s| s.join("lite-apiserver")).ok_or_else(|| {
+        ConfigError::usage("--data-dir is needed: neither $XDG_STATE_HOME nor $HOME says where to keep data")
+    })
 }
 
 fn from_kubeconfig(
@@ -275,7 +293,10 @@ fn from_kubeconfig(
         (None, Some(source)) => Some(keep(source, "upstream-ca.crt")?),
         (None, None) if insecure => None,
         (None, None) => {
-            let why = format!("{WHAT} {}: its cluster has no certificate-authority, and the system's own are not used; name a CA with --apiserver-ca-file", path.display());
+            let why = format!(
+                "{WHAT} {}: its cluster has no certificate-authority, and the system's own are not used; name a CA with --apiserver-ca-file",
+                path.display()
+            );
             return Err(ConfigError::new(Exit::Config, why));
         }
     };
@@ -284,13 +305,15 @@ fn from_kubeconfig(
     }
     let (host, port, base_path) = match upstream_by_flags(given)? {
         Some(named) => named,
-        None => upstream_address(&format!("{WHAT} {}: server", path.display()), &read.server, 443).map_err(|e| ConfigError { exit: Exit::Data, ..e })?,
+        None => upstream_address(&format!("{WHAT} {}: server", path.display()), &read.server, 443)
+            .map_err(|e| ConfigError { exit: Exit::Data, ..e })?,
     };
     let mut pairs = given.get("tls-config-file").map_or(Ok(Vec::new()), |path| files::pairs(Path::new(path)))?;
     if let Some((cert, key)) = &read.pair {
         let (cert, key) = (keep(cert, "user.crt")?, keep(key, "user.key")?);
-        let common_name = files::pair(WHAT, &cert, WHAT, &key)?
-            .ok_or_else(|| ConfigError::new(Exit::Data, format!("{WHAT} {}: the client certificate has no single CN", path.display())))?;
+        let common_name = files::pair(WHAT, &cert, WHAT, &key)?.ok_or_else(|| {
+            ConfigError::new(Exit::Data, format!("{WHAT} {}: the client certificate has no single CN", path.display()))
+        })?;
         pairs.retain(|p| p.common_name != common_name);
         pairs.push(KeyPairFiles { common_name, cert, key });
     }
@@ -309,7 +332,8 @@ fn from_kubeconfig(
     let client = client_kubeconfig(&read, listen, &made.ca, read.pair.is_some().then(|| pairs.last()).flatten());
     let client_path = data.join("client.kubeconfig");
     files::write("--data-dir", &client_path, client.as_bytes())?;
-    let upstream = UpstreamConfig { host, port, base_path, tls_server_name: read.tls_server_name, ca_file, insecure, pairs };
+    let upstream =
+        UpstreamConfig { host, port, base_path, tls_server_name: read.tls_server_name, ca_file, insecure, pairs };
     Ok(Start { serving, upstream, data: Some(data), client_kubeconfig: Some(client_path) })
 }
 

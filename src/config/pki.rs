@@ -2,7 +2,10 @@
 
 use super::error::{ConfigError, Exit};
 use super::files;
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    date_time_ymd,
+};
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -21,7 +24,9 @@ pub(super) fn serving(folder: &Path, addresses: &[IpAddr]) -> Result<ServingFile
     let at = |name: &str| folder.join(name);
     let made = ServingFiles { ca: at("ca.crt"), cert: at("serving.crt"), key: at("serving.key") };
     let (ca_key_file, names_file) = (at("ca.key"), at("serving.names"));
-    let wrong = |e: rcgen::Error| ConfigError::new(Exit::Config, format!("{WHAT} {}: a certificate cannot be made: {e}", folder.display()));
+    let wrong = |e: rcgen::Error| {
+        ConfigError::new(Exit::Config, format!("{WHAT} {}: a certificate cannot be made: {e}", folder.display()))
+    };
 
     if !(made.ca.exists() && ca_key_file.exists()) {
         let key = KeyPair::generate().map_err(wrong)?;
@@ -33,7 +38,8 @@ pub(super) fn serving(folder: &Path, addresses: &[IpAddr]) -> Result<ServingFile
     }
     let names = names(addresses);
     let wanted = names.join("\n");
-    let current = fs::read_to_string(&names_file).is_ok_and(|held| held == wanted) && made.cert.exists() && made.key.exists();
+    let current =
+        fs::read_to_string(&names_file).is_ok_and(|held| held == wanted) && made.cert.exists() && made.key.exists();
     if !current {
         let pem = String::from_utf8_lossy(&files::read(WHAT, &ca_key_file)?).into_owned();
         let ca_key = KeyPair::from_pem(&pem).map_err(wrong)?;
@@ -51,7 +57,10 @@ pub(super) fn serving(folder: &Path, addresses: &[IpAddr]) -> Result<ServingFile
 }
 
 fn names(addresses: &[IpAddr]) -> Vec<String> {
-    let mut names: Vec<String> = ["127.0.0.1", "::1", "localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"].map(str::to_owned).into();
+    let mut names: Vec<String> =
+        ["127.0.0.1", "::1", "localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"]
+            .map(str::to_owned)
+            .into();
     names.extend(addresses.iter().filter(|a| !a.is_unspecified()).map(ToString::to_string));
     names.sort();
     names.dedup();

@@ -22,7 +22,8 @@ pub(super) fn span(text: &str) -> Result<Duration, String> {
             "h" => 3600.0,
             _ => return Err(wrong()),
         };
-        total = Duration::try_from_secs_f64(number * seconds).ok().and_then(|d| total.checked_add(d)).ok_or_else(wrong)?;
+        total =
+            Duration::try_from_secs_f64(number * seconds).ok().and_then(|d| total.checked_add(d)).ok_or_else(wrong)?;
         rest = after;
     }
     if text.is_empty() { Err(wrong()) } else { Ok(total) }
@@ -54,13 +55,23 @@ mod tests {
 
     #[test]
     fn spans_and_sizes_are_read_as_people_write_them() {
-        for (text, ms) in [("3", 3000), ("0", 0), ("3s", 3000), ("500ms", 500), ("1m30s", 90_000), ("1.5s", 1500), ("720h", 2_592_000_000)] {
+        for (text, ms) in [
+            ("3", 3000),
+            ("0", 0),
+            ("3s", 3000),
+            ("500ms", 500),
+            ("1m30s", 90_000),
+            ("1.5s", 1500),
+            ("720h", 2_592_000_000),
+        ] {
             assert_eq!(span(text), Ok(Duration::from_millis(ms)), "{text}");
         }
         for text in ["", "s", "3x", "-3", "3s4", "1e9h", "3 s"] {
             assert!(span(text).is_err(), "{text}");
         }
-        for (text, bytes) in [("0", 0), ("1024", 1024), ("64Ki", 65_536), ("8Mi", 8 << 20), ("8MiB", 8 << 20), ("1M", 1_000_000)] {
+        for (text, bytes) in
+            [("0", 0), ("1024", 1024), ("64Ki", 65_536), ("8Mi", 8 << 20), ("8MiB", 8 << 20), ("1M", 1_000_000)]
+        {
             assert_eq!(size(text), Ok(bytes), "{text}");
         }
         for text in ["", "Mi", "8X", "-1", "99999999999999999999"] {

@@ -389,7 +389,8 @@ impl Turn {
         if framing == Framing::Chunked {
             let size = held.len() + data.len();
             let mut line = [0; 20];
-            let (line, after) = if size == 0 { (&line[..0], &[][..]) } else { (size_line(&mut line, size), &b"\r\n"[..]) };
+            let (line, after) =
+                if size == 0 { (&line[..0], &[][..]) } else { (size_line(&mut line, size), &b"\r\n"[..]) };
             let end: &[u8] = if last { b"0\r\n\r\n" } else { b"" };
             self.wire.send(&[head, line, held, data, after, end].map(IoSlice::new))?;
         } else {

@@ -122,8 +122,7 @@ fn server_config(files: &Serving, clock: &VerificationClock) -> Result<ServerCon
     // Only HTTP/1.1: client-go offers h2 as well and takes what it gets.
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     // Tickets carry the session, so that resumption costs no memory here; one is enough for a keep-alive client.
-    config.ticketer =
-        rustls::crypto::ring::Ticketer::new().map_err(|cause| TlsError::Provider(cause.to_string()))?;
+    config.ticketer = rustls::crypto::ring::Ticketer::new().map_err(|cause| TlsError::Provider(cause.to_string()))?;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 1;
     Ok(config)

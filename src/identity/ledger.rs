@@ -81,9 +81,8 @@ impl Ledger {
 
     /// Reads what [`Ledger::encode`] wrote; a line that it would not have written is nobody's token.
     pub fn decode(bytes: &[u8]) -> Ledger {
-        let moment = |s: &str| {
-            s.parse::<u64>().ok().and_then(|s| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(s)))
-        };
+        let moment =
+            |s: &str| s.parse::<u64>().ok().and_then(|s| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(s)));
         let line = |line: &str| {
             let mut parts = line.splitn(4, ' ');
             let (hash, expires, used, scope) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);

@@ -104,7 +104,11 @@ fn impersonation(headers: &[(String, Vec<u8>)]) -> String {
         .collect();
     parts.sort();
     let line = parts.join(" ");
-    if line.len() > 200 { format!("sha256:{}", hex(digest::digest(&digest::SHA256, line.as_bytes()).as_ref())) } else { line }
+    if line.len() > 200 {
+        format!("sha256:{}", hex(digest::digest(&digest::SHA256, line.as_bytes()).as_ref()))
+    } else {
+        line
+    }
 }
 
 fn hex(bytes: &[u8]) -> String {

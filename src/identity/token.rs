@@ -41,7 +41,8 @@ impl Claims {
     pub fn read(token: &str) -> Option<Claims> {
         let mut parts = token.split('.');
         let (_, payload, _, None) = (parts.next()?, parts.next()?, parts.next()?, parts.next()) else { return None };
-        let payload: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?).ok()?;
+        let payload: Value =
+            serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?).ok()?;
         let text = |name: &str| payload.get(name).and_then(Value::as_str).map(str::to_owned);
         let expires = payload.get("exp").and_then(Value::as_f64).filter(|s| (0.0..1e11).contains(s));
         Some(Claims {

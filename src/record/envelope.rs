@@ -23,11 +23,16 @@ const FORMAT: u8 = 1;
 
 impl Envelope {
     /// The envelope of a JSON list.
-    pub(super) fn json(head: Vec<u8>, tail: Vec<u8>, type_meta: TypeMeta, items_typed: Option<bool>) -> Result<Envelope, Malformed> {
+    pub(super) fn json(
+        head: Vec<u8>,
+        tail: Vec<u8>,
+        type_meta: TypeMeta,
+        items_typed: Option<bool>,
+    ) -> Result<Envelope, Malformed> {
         let mut envelope =
             Envelope { head, tail, type_meta, items_typed, resource_version: String::new(), continue_token: None };
         let text = envelope.text();
-        for member in envelope.list_meta(&text)? {
+        for member in Self::list_meta(&text)? {
             let value = serde_json::from_slice::<serde_json::Value>(&text[member.value.clone()]).unwrap_or_default();
             let value = value.as_str().unwrap_or_default();
             match member.key.as_slice() {
@@ -59,8 +64,10 @@ impl Envelope {
     }
 
     /// The members of the list's `metadata`, in the coordinates of `text`.
-    fn list_meta(&self, text: &[u8]) -> Result<Vec<Span>, Malformed> {
-        let Some(metadata) = json::members(text)?.into_iter().find(|m| m.key == b"metadata") else { return Ok(Vec::new()) };
+    fn list_meta(text: &[u8]) -> Result<Vec<Span>, Malformed> {
+        let Some(metadata) = json::members(text)?.into_iter().find(|m| m.key == b"metadata") else {
+            return Ok(Vec::new());
+        };
         let start = metadata.value.start;
         let shift = |m: Span| Span { at: m.at + start, value: m.value.start + start..m.value.end + start, ..m };
         Ok(json::members(&text[metadata.value])?.into_iter().map(shift).collect())
@@ -83,7 +90,9 @@ impl Envelope {
             Some(true) => b't',
         };
         let mut out = vec![FORMAT, typed];
-        for part in [self.head.as_slice(), &self.tail, self.type_meta.api_version.as_bytes(), self.type_meta.kind.as_bytes()] {
+        for part in
+            [self.head.as_slice(), &self.tail, self.type_meta.api_version.as_bytes(), self.type_meta.kind.as_bytes()]
+        {
             out.extend_from_slice(&(part.len() as u32).to_be_bytes());
             out.extend_from_slice(part);
         }
@@ -107,7 +116,8 @@ impl Envelope {
             Some(part.to_vec())
         };
         let (head, tail) = (part()?, part()?);
-        let type_meta = TypeMeta { api_version: String::from_utf8(part()?).ok()?, kind: String::from_utf8(part()?).ok()? };
+        let type_meta =
+            TypeMeta { api_version: String::from_utf8(part()?).ok()?, kind: String::from_utf8(part()?).ok()? };
         if !rest.is_empty() {
             return None;
         }
@@ -149,7 +159,7 @@ impl Envelope {
     /// Head and tail with the list's metadata changed.
     fn at(&self, resource_version: &str) -> (Vec<u8>, Vec<u8>) {
         let text = self.text();
-        let metadata = self.list_meta(&text).unwrap_or_default();
+        let metadata = Self::list_meta(&text).unwrap_or_default();
         let mut edits: Vec<(std::ops::Range<usize>, Vec<u8>)> = Vec::new();
         for (i, member) in metadata.iter().enumerate() {
             match member.key.as_slice() {
@@ -198,7 +208,15 @@ impl Envelope {
 
     /// One event of a watch. `first`: nothing was sent before it; a Table then names its columns, later ones do not
     /// (`staging/src/k8s.io/apiserver/pkg/endpoints/handlers/response.go`, `doTransformObject`).
-    pub fn event(&self, kind: EventKind, object: &[u8], flags: u32, resource_version: &str, first: bool, out: &mut Vec<u8>) {
+    pub fn event(
+        &self,
+        kind: EventKind,
+        object: &[u8],
+        flags: u32,
+        resource_version: &str,
+        first: bool,
+        out: &mut Vec<u8>,
+    ) {
         begin_event(kind, out);
         if self.is_table() {
             self.table(resource_version, first, object, out);
@@ -361,7 +379,9 @@ mod tests {
     fn read(text: &str) -> (Envelope, Kept) {
         let mut reader = ListReader::new(Encoding::Json, 100_000);
         let mut objects = Vec::new();
-        reader.feed(text.as_bytes(), &mut |_: &TypeMeta, item: Item<'_>| objects.push((item.bytes.to_vec(), item.flags))).expect(text);
+        reader
+            .feed(text.as_bytes(), &mut |_: &TypeMeta, item: Item<'_>| objects.push((item.bytes.to_vec(), item.flags)))
+            .expect(text);
         let envelope = reader.finish().expect(text);
         assert_eq!(Envelope::decode(&envelope.encode()).as_ref(), Some(&envelope), "what is kept comes back");
         (envelope, objects)
@@ -408,19 +428,31 @@ mod tests {
             r#""continue":"c","remainingItemCount":3,"resourceVersion":"9""#,
             r#""continue":"c","resourceVersion":"9","remainingItemCount":3"#,
         ] {
-            let (envelope, objects) = read(&format!(r#"{{"kind":"L","apiVersion":"v1","metadata":{{{metadata}}},"items":[]}}"#));
-            assert_eq!(write(&envelope, "9", &objects), r#"{"kind":"L","apiVersion":"v1","metadata":{"resourceVersion":"9"},"items":[]}"#);
+            let (envelope, objects) =
+                read(&format!(r#"{{"kind":"L","apiVersion":"v1","metadata":{{{metadata}}},"items":[]}}"#));
+            assert_eq!(
+                write(&envelope, "9", &objects),
+                r#"{"kind":"L","apiVersion":"v1","metadata":{"resourceVersion":"9"},"items":[]}"#
+            );
         }
-        let (envelope, objects) = read(r#"{"kind":"L","apiVersion":"v1","metadata":{"continue":"c","remainingItemCount":3},"items":[]}"#);
+        let (envelope, objects) =
+            read(r#"{"kind":"L","apiVersion":"v1","metadata":{"continue":"c","remainingItemCount":3},"items":[]}"#);
         assert_eq!(write(&envelope, "9", &objects), r#"{"kind":"L","apiVersion":"v1","metadata":{},"items":[]}"#);
     }
 
     #[test]
     fn an_object_of_an_event_is_bare_in_a_typed_list_and_named_alone() {
-        let (envelope, mut objects) = read(r#"{"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion":"9"},"items":[{"metadata":{"name":"a"}}]}"#);
+        let (envelope, mut objects) = read(
+            r#"{"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion":"9"},"items":[{"metadata":{"name":"a"}}]}"#,
+        );
         objects.push(typed());
         let list = write(&envelope, "9", &objects);
-        assert!(list.ends_with(r#""items":[{"metadata":{"name":"a"}},{"metadata":{"name":"b","uid":"2","resourceVersion":"6"}}]}"#), "{list}");
+        assert!(
+            list.ends_with(
+                r#""items":[{"metadata":{"name":"a"}},{"metadata":{"name":"b","uid":"2","resourceVersion":"6"}}]}"#
+            ),
+            "{list}"
+        );
         let mut alone = Vec::new();
         envelope.object(&objects[0].0, objects[0].1, "9", &mut alone);
         assert_eq!(String::from_utf8_lossy(&alone), r#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a"}}"#);
@@ -431,20 +463,26 @@ mod tests {
 
     #[test]
     fn events_are_lines() {
-        let (envelope, objects) = read(r#"{"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion":"9"},"items":[{"metadata":{"name":"a"}}]}"#);
+        let (envelope, objects) = read(
+            r#"{"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion":"9"},"items":[{"metadata":{"name":"a"}}]}"#,
+        );
         let mut out = Vec::new();
         envelope.event(EventKind::Added, &objects[0].0, objects[0].1, "5", true, &mut out);
         envelope.bookmark("9", true, &mut out);
         let want = concat!(
-            r#"{"type":"ADDED","object":{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a"}}}"#, "\n",
-            r#"{"type":"BOOKMARK","object":{"kind":"Pod","apiVersion":"v1","metadata":{"resourceVersion":"9","creationTimestamp":null,"annotations":{"k8s.io/initial-events-end":"true"}}}}"#, "\n",
+            r#"{"type":"ADDED","object":{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a"}}}"#,
+            "\n",
+            r#"{"type":"BOOKMARK","object":{"kind":"Pod","apiVersion":"v1","metadata":{"resourceVersion":"9","creationTimestamp":null,"annotations":{"k8s.io/initial-events-end":"true"}}}}"#,
+            "\n",
         );
         assert_eq!(String::from_utf8_lossy(&out), want);
     }
 
     #[test]
     fn only_a_tables_first_event_names_the_columns() {
-        let (envelope, rows) = read(r#"{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"9"},"columnDefinitions":[{"name":"N"}],"rows":[{"cells":["a"],"object":{"kind":"PartialObjectMetadata","metadata":{"name":"a"}}}]}"#);
+        let (envelope, rows) = read(
+            r#"{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"9"},"columnDefinitions":[{"name":"N"}],"rows":[{"cells":["a"],"object":{"kind":"PartialObjectMetadata","metadata":{"name":"a"}}}]}"#,
+        );
         let mut out = Vec::new();
         envelope.event(EventKind::Added, &rows[0].0, rows[0].1, "5", true, &mut out);
         envelope.event(EventKind::Modified, &rows[0].0, rows[0].1, "6", false, &mut out);

@@ -56,7 +56,7 @@ pub struct Frame<'a> {
     pub event: Event,
 }
 
-impl<'a> Frame<'a> {
+impl Frame<'_> {
     /// The objects that the event is about: one, or a Table's rows.
     pub fn items(&self) -> impl Iterator<Item = Item<'_>> {
         let is_table = self.event.facts.type_meta.kind == "Table";
@@ -126,6 +126,14 @@ impl WatchReader {
         }
     }
 
+    /// What separates the event handed out last from the next, where it came after the event itself.
+    pub fn take_blanks(&mut self) -> Vec<u8> {
+        self.drop_used();
+        let blanks = self.pending.iter().take_while(|b| b.is_ascii_whitespace()).count();
+        self.scanned = self.scanned.saturating_sub(blanks);
+        self.pending.drain(..blanks).collect()
+    }
+
     /// Whether all bytes that came were whole events.
     pub fn is_at_border(&self) -> bool {
         self.pending[self.used..].iter().all(u8::is_ascii_whitespace)
@@ -153,7 +161,8 @@ impl WatchReader {
 fn read(raw: &[u8]) -> Result<Event, Malformed> {
     let members = json::members(raw)?;
     let member = |name: &[u8]| members.iter().find(|m| m.key == name).map(|m| m.value.clone());
-    let kind = member(b"type").and_then(|t| EventKind::parse(raw[t].trim_ascii().strip_prefix(b"\"")?.strip_suffix(b"\"")?));
+    let kind =
+        member(b"type").and_then(|t| EventKind::parse(raw[t].trim_ascii().strip_prefix(b"\"")?.strip_suffix(b"\"")?));
     let (Some(kind), Some(object)) = (kind, member(b"object")) else { return Err(Malformed::UnknownEvent) };
     let facts = facts_of(&raw[object.clone()], Gathering::of_object())?;
     let mut objects = Vec::new();
@@ -191,8 +200,14 @@ fn facts_of(object: &[u8], mut gathering: Gathering) -> Result<Facts, Malformed>
 
 /// The ranges, in `raw`, of the elements of the array that is the member `name` of the object at `object`; none where it
 /// is no array.
-fn elements(raw: &[u8], object: &std::ops::Range<usize>, name: &[u8]) -> Result<Vec<std::ops::Range<usize>>, Malformed> {
-    let Some(array) = json::members(&raw[object.clone()])?.into_iter().find(|m| m.key == name) else { return Ok(Vec::new()) };
+fn elements(
+    raw: &[u8],
+    object: &std::ops::Range<usize>,
+    name: &[u8],
+) -> Result<Vec<std::ops::Range<usize>>, Malformed> {
+    let Some(array) = json::members(&raw[object.clone()])?.into_iter().find(|m| m.key == name) else {
+        return Ok(Vec::new());
+    };
     let base = object.start + array.value.start;
     let text = &raw[base..object.start + array.value.end];
     let (mut tokens, mut at, mut begun, mut found) = (Tokenizer::new(), 0, 0, Vec::new());
@@ -213,11 +228,15 @@ mod tests {
     use super::*;
 
     const WATCH: &str = concat!(
-        r#"{"type":"ADDED","object":{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a","namespace":"x","uid":"1","resourceVersion":"5"}}}"#, "\n",
+        r#"{"type":"ADDED","object":{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a","namespace":"x","uid":"1","resourceVersion":"5"}}}"#,
+        "\n",
         r#"{"type":"DELETED","object":{"kind":"Pod","apiVersion":"v1","metadata":{"name":"b","namespace":"x","uid":"2","resourceVersion":"7"},"s":"}\n{"}}"#,
-        r#"{"object":{"kind":"Pod","apiVersion":"v1","metadata":{"resourceVersion":"9","annotations":{"k8s.io/initial-events-end":"true"}}},"type":"BOOKMARK"}"#, "\n",
-        r#"{"type":"ADDED","object":{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"11"},"columnDefinitions":null,"rows":[{"cells":["{"],"object":{"metadata":{"name":"c","resourceVersion":"11"}}}]}}"#, "\n",
-        r#"{"type":"ERROR","object":{"kind":"Status","apiVersion":"v1","code":410}}"#, "\n",
+        r#"{"object":{"kind":"Pod","apiVersion":"v1","metadata":{"resourceVersion":"9","annotations":{"k8s.io/initial-events-end":"true"}}},"type":"BOOKMARK"}"#,
+        "\n",
+        r#"{"type":"ADDED","object":{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"11"},"columnDefinitions":null,"rows":[{"cells":["{"],"object":{"metadata":{"name":"c","resourceVersion":"11"}}}]}}"#,
+        "\n",
+        r#"{"type":"ERROR","object":{"kind":"Status","apiVersion":"v1","code":410}}"#,
+        "\n",
     );
 
     /// What came out, a line an event, and the bytes passed on.
@@ -230,8 +249,14 @@ mod tests {
                 raw.extend_from_slice(frame.raw);
                 let items: Vec<String> = frame.items().map(|i| format!("{} {}", i.facts.name, i.bytes.len())).collect();
                 let facts = &frame.event.facts;
-                lines.push(format!("{} {items:?} {} {}", frame.event.kind.name(), facts.resource_version, facts.initial_events_end));
+                lines.push(format!(
+                    "{} {items:?} {} {}",
+                    frame.event.kind.name(),
+                    facts.resource_version,
+                    facts.initial_events_end
+                ));
             }
+            raw.extend_from_slice(&reader.take_blanks());
         }
         assert!(reader.is_at_border());
         (lines, raw)
@@ -265,7 +290,13 @@ mod tests {
 
     #[test]
     fn what_is_no_event_is_handed_back() {
-        for bad in ["nonsense", "{}", r#"{"type":"NEW","object":{}}"#, r#"{"type":"ADDED","object":{"metadata":{}}}"#, r#"{"type":"ADDED","object":1}"#] {
+        for bad in [
+            "nonsense",
+            "{}",
+            r#"{"type":"NEW","object":{}}"#,
+            r#"{"type":"ADDED","object":{"metadata":{}}}"#,
+            r#"{"type":"ADDED","object":1}"#,
+        ] {
             let mut reader = WatchReader::new(Encoding::Json, 1000);
             reader.push(bad.as_bytes());
             assert!(reader.next_frame().is_err(), "{bad}");

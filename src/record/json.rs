@@ -52,7 +52,14 @@ pub(super) struct Tokenizer {
 
 impl Tokenizer {
     pub(super) fn new() -> Tokenizer {
-        Tokenizer { expect: Expect::Value, open: Vec::new(), in_string: false, escaped: false, is_key: false, text: Vec::new() }
+        Tokenizer {
+            expect: Expect::Value,
+            open: Vec::new(),
+            in_string: false,
+            escaped: false,
+            is_key: false,
+            text: Vec::new(),
+        }
     }
 
     pub(super) fn depth(&self) -> usize {
@@ -102,8 +109,12 @@ impl Tokenizer {
                 (Expect::CommaOrClose, b',') => {
                     self.expect = if self.open.last() == Some(&b'{') { Expect::Key } else { Expect::Value };
                 }
-                (Expect::KeyOrClose | Expect::CommaOrClose, b'}') if self.open.last() == Some(&b'{') => return Ok(Some(self.close())),
-                (Expect::ValueOrClose | Expect::CommaOrClose, b']') if self.open.last() == Some(&b'[') => return Ok(Some(self.close())),
+                (Expect::KeyOrClose | Expect::CommaOrClose, b'}') if self.open.last() == Some(&b'{') => {
+                    return Ok(Some(self.close()));
+                }
+                (Expect::ValueOrClose | Expect::CommaOrClose, b']') if self.open.last() == Some(&b'[') => {
+                    return Ok(Some(self.close()));
+                }
                 (Expect::Value | Expect::ValueOrClose, b'{' | b'[') => {
                     if self.open.len() == DEEPEST {
                         return Err(Malformed::TooDeep);

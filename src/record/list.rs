@@ -118,14 +118,16 @@ impl ListReader {
                     _ => return Err(Malformed::NotAList),
                 },
                 Place::Item => {
-                    let depth = (depth_before + usize::from(matches!(token, Token::Open(_)))) - usize::from(token == Token::Close);
+                    let depth = (depth_before + usize::from(matches!(token, Token::Open(_))))
+                        - usize::from(token == Token::Close);
                     if token == Token::Close && depth == 2 {
                         self.item.extend_from_slice(&bytes[kept..at]);
                         kept = at;
                         self.hand_out(each)?;
                     } else {
                         let written = self.item.len() + (at - kept);
-                        let key_at = if let Token::Key(key) = token { written.saturating_sub(key.len() + 2) } else { 0 };
+                        let key_at =
+                            if let Token::Key(key) = token { written.saturating_sub(key.len() + 2) } else { 0 };
                         self.gathering.token(token, depth - 2, key_at);
                     }
                 }
@@ -229,7 +231,9 @@ fn outside(
             }
         }
         Token::Text(text) if *member == Member::Kind => type_meta.kind = String::from_utf8_lossy(text).into_owned(),
-        Token::Text(text) if *member == Member::ApiVersion => type_meta.api_version = String::from_utf8_lossy(text).into_owned(),
+        Token::Text(text) if *member == Member::ApiVersion => {
+            type_meta.api_version = String::from_utf8_lossy(text).into_owned();
+        }
         Token::Open(b'[') if *member == Member::Items => return Ok(Some(Begins::Items)),
         Token::Open(b'[') if *member == Member::Rows && type_meta.kind == "Table" => return Ok(Some(Begins::Rows)),
         // Go's nil slice.
@@ -249,7 +253,13 @@ mod tests {
         let mut items = Vec::new();
         let mut each = |_: &TypeMeta, item: Item<'_>| {
             let facts = item.facts;
-            items.push(format!("{}/{} {} {}", facts.namespace, facts.name, facts.resource_version, String::from_utf8_lossy(item.bytes)));
+            items.push(format!(
+                "{}/{} {} {}",
+                facts.namespace,
+                facts.name,
+                facts.resource_version,
+                String::from_utf8_lossy(item.bytes)
+            ));
         };
         reader.feed(&text.as_bytes()[..cut], &mut each)?;
         reader.feed(&text.as_bytes()[cut..], &mut each)?;
@@ -281,7 +291,9 @@ mod tests {
     #[test]
     fn empty_lists_are_lists() {
         for items in ["[]", "[ ]", "null"] {
-            let text = format!(r#"{{"kind":"PodList","apiVersion":"v1","metadata":{{"resourceVersion":"9"}},"items":{items}}}"#);
+            let text = format!(
+                r#"{{"kind":"PodList","apiVersion":"v1","metadata":{{"resourceVersion":"9"}},"items":{items}}}"#
+            );
             for cut in 0..=text.len() {
                 let (objects, envelope) = split(&text, cut).expect(&text);
                 assert!(objects.is_empty());
@@ -304,7 +316,7 @@ mod tests {
     fn what_is_no_list_is_refused() {
         for (text, why) in [
             (r#"{"kind":"Status","apiVersion":"v1","metadata":{}}"#, Malformed::NotAList),
-            (r#"[1]"#, Malformed::NotAList),
+            (r"[1]", Malformed::NotAList),
             (r#"{"items":[{"metadata":{"name":"a"}}],"kind":"L","apiVersion":"v1"}"#, Malformed::LateKind),
             (r#"{"kind":"L","apiVersion":"v1","items":[{"metadata":{}}]}"#, Malformed::NoName),
             (r#"{"kind":"L","apiVersion":"v1","items":[1]}"#, Malformed::NotAList),
@@ -314,7 +326,10 @@ mod tests {
         ] {
             assert_eq!(split(text, 0).err(), Some(why), "{text}");
         }
-        let long = format!(r#"{{"kind":"L","apiVersion":"v1","items":[{{"metadata":{{"name":"a"}},"x":"{}"}}]}}"#, "y".repeat(20_000));
+        let long = format!(
+            r#"{{"kind":"L","apiVersion":"v1","items":[{{"metadata":{{"name":"a"}},"x":"{}"}}]}}"#,
+            "y".repeat(20_000)
+        );
         assert_eq!(split(&long, 0).err(), Some(Malformed::TooLarge));
     }
 }

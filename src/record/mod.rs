@@ -46,7 +46,7 @@ pub struct Item<'a> {
     pub facts: &'a Facts,
     /// Its bytes, as they came.
     pub bytes: &'a [u8],
-    /// What recalling it needs to know, to be kept with it (see [`flags`]).
+    /// What recalling it needs to know, to be kept with it.
     pub flags: u32,
 }
 

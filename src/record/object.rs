@@ -40,8 +40,10 @@ impl ObjectReader {
                 Some(Token::Open(b'{')) if fresh => {}
                 Some(_) if fresh => return Err(Malformed::Syntax),
                 Some(token) => {
-                    let depth = depth_before + usize::from(matches!(token, Token::Open(_))) - usize::from(token == Token::Close);
-                    let key_at = if let Token::Key(key) = token { (self.seen + at).saturating_sub(key.len() + 2) } else { 0 };
+                    let depth = depth_before + usize::from(matches!(token, Token::Open(_)))
+                        - usize::from(token == Token::Close);
+                    let key_at =
+                        if let Token::Key(key) = token { (self.seen + at).saturating_sub(key.len() + 2) } else { 0 };
                     self.gathering.token(token, depth, key_at);
                 }
             }
@@ -101,7 +103,11 @@ mod tests {
             for cut in 0..=text.len() {
                 let reader = read(text, cut).expect(text);
                 let facts = reader.facts();
-                assert_eq!((facts.type_meta.kind.as_str(), facts.name.as_str(), facts.namespace.as_str()), ("Pod", "a", "x"), "{text} at {cut}");
+                assert_eq!(
+                    (facts.type_meta.kind.as_str(), facts.name.as_str(), facts.namespace.as_str()),
+                    ("Pod", "a", "x"),
+                    "{text} at {cut}"
+                );
                 assert_eq!((facts.uid.as_str(), facts.resource_version.as_str()), ("u", "7"));
                 assert!(reader.is_known());
                 assert_eq!(reader.finish(), Ok(()));
@@ -122,6 +128,9 @@ mod tests {
             assert!(reader.feed(bad.as_bytes()).is_err(), "{bad}");
         }
         let deep = "[".repeat(5000);
-        assert_eq!(ObjectReader::new(Encoding::Json).feed(format!("{{\"a\":{deep}").as_bytes()), Err(Malformed::TooDeep));
+        assert_eq!(
+            ObjectReader::new(Encoding::Json).feed(format!("{{\"a\":{deep}").as_bytes()),
+            Err(Malformed::TooDeep)
+        );
     }
 }

@@ -31,7 +31,7 @@ impl MediaType {
             let (name, value) = (name.trim().to_ascii_lowercase(), value.trim().trim_matches('"'));
             match name.as_str() {
                 // RFC 9110 section 12.4.2: a weight from 0 to 1, three decimals.
-                "q" => q = (value.parse::<f32>().unwrap_or(1.0).clamp(0.0, 1.0) * 1000.0) as u16,
+                "q" => q = weight(value),
                 // They change how the body is cut or labelled, not what it is.
                 "charset" | "stream" => {}
                 "as" if value == "PartialObjectMetadataList" => params.push((name, PARTIAL.to_owned())),
@@ -51,6 +51,16 @@ impl std::fmt::Display for MediaType {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.essence)?;
         self.params.iter().try_for_each(|(n, v)| write!(f, ";{n}={v}"))
+    }
+}
+
+/// A weight in thousandths; what is no weight counts as none given.
+fn weight(text: &str) -> u16 {
+    let (whole, part) = text.split_once('.').unwrap_or((text, ""));
+    let digits = part.bytes().chain(*b"000").take(3).map(|b| char::from(b).to_digit(10));
+    match (whole, digits.collect::<Option<Vec<u32>>>()) {
+        ("0", Some(d)) => d.iter().fold(0, |n, d| n * 10 + *d as u16),
+        _ => 1000,
     }
 }
 
@@ -100,7 +110,11 @@ impl Accept {
     pub fn choose<'a>(&self, recorded: &[&'a str]) -> Option<&'a str> {
         self.entries.iter().find_map(|wanted| {
             let takes = |have: &&&str| MediaType::parse(have).is_some_and(|have| matches(wanted, &have));
-            recorded.iter().find(|r| **r == "application/json" && takes(r)).or_else(|| recorded.iter().find(takes)).copied()
+            recorded
+                .iter()
+                .find(|r| **r == "application/json" && takes(r))
+                .or_else(|| recorded.iter().find(takes))
+                .copied()
         })
     }
 

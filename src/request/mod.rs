@@ -66,7 +66,10 @@ impl ApiRequest {
         header: &dyn Fn(&str) -> Option<String>,
     ) -> Result<ApiRequest, NotUnderstood> {
         let (raw_path, raw_query) = raw_target.split_once('?').unwrap_or((raw_target, ""));
-        if let Some(bad) = raw_target.bytes().find(|b| matches!(b, b'<' | b'>' | b'`' | b'"' | b'\\' | b'^' | b'{' | b'|' | b'}' | b'#')) {
+        if let Some(bad) = raw_target
+            .bytes()
+            .find(|b| matches!(b, b'<' | b'>' | b'`' | b'"' | b'\\' | b'^' | b'{' | b'|' | b'}' | b'#'))
+        {
             let place = char::from(bad);
             return Err(NotUnderstood(format!("the request target holds {place:?}; send it percent-encoded")));
         }

@@ -94,7 +94,11 @@ impl Resource {
     }
 
     fn prefix(&self) -> String {
-        if self.group.is_empty() { format!("/api/{}", self.version) } else { format!("/apis/{}/{}", self.group, self.version) }
+        if self.group.is_empty() {
+            format!("/api/{}", self.version)
+        } else {
+            format!("/apis/{}/{}", self.group, self.version)
+        }
     }
 
     /// The collections that could hold this object or this narrower list, nearest first: that of its namespace, that
@@ -125,7 +129,11 @@ impl Resource {
 pub(super) fn understand(raw: &str) -> Result<Target, NotUnderstood> {
     let mut segments = Vec::new();
     for part in raw.trim_matches('/').split('/') {
-        segments.push(decode(part).ok_or_else(|| NotUnderstood(format!("the path segment {part:?} is not valid percent-encoded UTF-8")))?);
+        segments.push(
+            decode(part).ok_or_else(|| {
+                NotUnderstood(format!("the path segment {part:?} is not valid percent-encoded UTF-8"))
+            })?,
+        );
     }
     let other = || Target::Other { path: raw.to_owned() };
     // An inner empty, `.` or `..` segment means something else to the upstream than to us: it is nothing we know.
@@ -134,7 +142,7 @@ pub(super) fn understand(raw: &str) -> Result<Target, NotUnderstood> {
     }
     let names: Vec<&str> = segments.iter().map(String::as_str).collect();
     let (group, version, rest) = match names.as_slice() {
-        ["version"] | ["openapi", ..] | ["api" | "apis"] | ["api", _] | ["apis", _] | ["apis", _, _] => {
+        ["version" | "api" | "apis"] | ["openapi", ..] | ["api" | "apis", _] | ["apis", _, _] => {
             let mut path = String::new();
             for name in &names {
                 path.push('/');
@@ -235,7 +243,10 @@ mod tests {
             ("/api/v1/namespaces/", "/api/v1/namespaces"),
             ("/api/v1/namespaces/default", "/api/v1/namespaces/default"),
             ("/api/v1/namespaces/default/finalize", "/api/v1/namespaces/default/finalize"),
-            ("/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Anode", "/apis/rbac.authorization.k8s.io/v1/clusterroles/system:node"),
+            (
+                "/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Anode",
+                "/apis/rbac.authorization.k8s.io/v1/clusterroles/system:node",
+            ),
             ("/apis/g/v1/namespaces/x/pods/a/proxy/p/q%20r", "/apis/g/v1/namespaces/x/pods/a/proxy/p/q%20r"),
         ] {
             assert_eq!(res(path).path(), canonical, "{path}");
@@ -244,10 +255,7 @@ mod tests {
 
     #[test]
     fn what_covers_an_object() {
-        assert_eq!(
-            res("/api/v1/namespaces/x/pods/a").covering_paths(),
-            ["/api/v1/namespaces/x/pods", "/api/v1/pods"]
-        );
+        assert_eq!(res("/api/v1/namespaces/x/pods/a").covering_paths(), ["/api/v1/namespaces/x/pods", "/api/v1/pods"]);
         assert_eq!(res("/api/v1/namespaces/x").covering_paths(), ["/api/v1/namespaces"]);
         assert_eq!(res("/api/v1/namespaces/x/pods/a/status").covering_paths(), Vec::<String>::new());
         assert_eq!(res("/api/v1/namespaces/x/pods/a").object_key().as_deref(), Some("x/a"));
@@ -256,7 +264,9 @@ mod tests {
 
     #[test]
     fn strange_paths_are_nothing_we_know() {
-        for path in ["/", "/foo", "/api/v1/pods/..", "/api//v1/pods", "/api/v1/namespaces/x/pods/a%2Fb", "/api/v1/./pods"] {
+        for path in
+            ["/", "/foo", "/api/v1/pods/..", "/api//v1/pods", "/api/v1/namespaces/x/pods/a%2Fb", "/api/v1/./pods"]
+        {
             assert!(matches!(understand(path), Ok(Target::Other { .. })), "{path}");
         }
         assert!(understand("/api/v1/pods/%f").is_err());

@@ -29,7 +29,9 @@ impl Query {
         for part in raw.split('&').filter(|p| !p.is_empty()) {
             let (name, value) = part.split_once('=').unwrap_or((part, ""));
             let both = percent_decode(name.as_bytes(), true).zip(percent_decode(value.as_bytes(), true));
-            pairs.push(both.ok_or_else(|| NotUnderstood(format!("the query parameter {part:?} is not valid percent-encoded UTF-8")))?);
+            pairs.push(both.ok_or_else(|| {
+                NotUnderstood(format!("the query parameter {part:?} is not valid percent-encoded UTF-8"))
+            })?);
         }
         Ok(Query { pairs })
     }
@@ -100,9 +102,9 @@ impl Query {
 
     /// Whether anything beside label and field selector selects the view.
     pub fn selects_by_more_than_selectors(&self) -> bool {
-        self.pairs.iter().any(|(n, _)| {
-            !NOT_SELECTING.contains(&n.as_str()) && n != "labelSelector" && n != "fieldSelector"
-        })
+        self.pairs
+            .iter()
+            .any(|(n, _)| !NOT_SELECTING.contains(&n.as_str()) && n != "labelSelector" && n != "fieldSelector")
     }
 
     pub(super) fn require_name(&mut self, name: &str) {
@@ -187,7 +189,15 @@ mod tests {
 
     #[test]
     fn booleans_are_read_as_kubernetes_reads_them() {
-        for (raw, want) in [("watch", true), ("watch=", true), ("watch=1", true), ("watch=true", true), ("watch=0", false), ("watch=False", false), ("", false)] {
+        for (raw, want) in [
+            ("watch", true),
+            ("watch=", true),
+            ("watch=1", true),
+            ("watch=true", true),
+            ("watch=0", false),
+            ("watch=False", false),
+            ("", false),
+        ] {
             assert_eq!(Query::parse(raw).expect("parsed").is_watch(), want, "{raw}");
         }
     }

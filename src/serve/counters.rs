@@ -77,12 +77,27 @@ impl Counters {
         if let Ok(requests) = self.requests.lock() {
             for ((verb, resource, code, source), count) in requests.iter() {
                 let code = code.to_string();
-                let labels = [("verb", *verb), ("resource", resource.as_str()), ("code", code.as_str()), ("source", source.label())];
+                let labels = [
+                    ("verb", *verb),
+                    ("resource", resource.as_str()),
+                    ("code", code.as_str()),
+                    ("source", source.label()),
+                ];
                 page.sample(&labels, *count);
             }
         }
-        page.single("lite_apiserver_not_recorded_total", "counter", "Answers passed on but not recorded, for whatever reason.", self.not_recorded.load(Ordering::Relaxed) as u64);
-        page.single("lite_apiserver_watches", "gauge", "Watches open now.", self.watches.load(Ordering::Relaxed) as u64);
+        page.single(
+            "lite_apiserver_not_recorded_total",
+            "counter",
+            "Answers passed on but not recorded, for whatever reason.",
+            self.not_recorded.load(Ordering::Relaxed) as u64,
+        );
+        page.single(
+            "lite_apiserver_watches",
+            "gauge",
+            "Watches open now.",
+            self.watches.load(Ordering::Relaxed) as u64,
+        );
     }
 }
 

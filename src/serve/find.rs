@@ -72,7 +72,7 @@ pub(super) fn find(store: &dyn Store, request: &ApiRequest, scope: &str, extra: 
     if views.is_empty() && shared && request.class == Class::Discovery {
         views = own(store.views(SHARED_SCOPE, &path));
     }
-    let mut candidates: Vec<Candidate> = views.into_iter().filter_map(|v| Candidate::direct(v, request.class)).collect();
+    let mut candidates: Vec<Candidate> = views.iter().filter_map(|v| Candidate::direct(v, request.class)).collect();
     if request.class == Class::Object && request.query.selecting().is_empty() {
         candidates.extend(members(store, request, scope));
     }
@@ -88,7 +88,7 @@ struct Candidate {
 }
 
 impl Candidate {
-    fn direct(view: ViewInfo, class: Class) -> Option<Candidate> {
+    fn direct(view: &ViewInfo, class: Class) -> Option<Candidate> {
         let (key, representation) = (view.key.clone(), view.key.representation.clone());
         let found = match (view.kind, class) {
             (Kind::Document, Class::Watch) => return None,
@@ -130,9 +130,12 @@ fn members(store: &dyn Store, request: &ApiRequest, scope: &str) -> Vec<Candidat
                 version,
                 recorded_at,
             },
-            None if must_hold => {
-                Candidate { found: Found::Missing { collection: view.key }, representation: ABSENT.to_owned(), version: None, recorded_at }
-            }
+            None if must_hold => Candidate {
+                found: Found::Missing { collection: view.key },
+                representation: ABSENT.to_owned(),
+                version: None,
+                recorded_at,
+            },
             None => continue,
         });
     }

@@ -58,8 +58,12 @@ impl Service {
                 }
             }
             Opening::Silence => {}
-            Opening::Expired => envelope.error(&tell::expired(asked_version, version.unwrap_or_default()).status(), &mut frame),
-            Opening::TooLarge => envelope.error(&tell::too_large(asked_version, version.unwrap_or_default()).status(), &mut frame),
+            Opening::Expired => {
+                envelope.error(&tell::expired(asked_version, version.unwrap_or_default()).status(), &mut frame);
+            }
+            Opening::TooLarge => {
+                envelope.error(&tell::too_large(asked_version, version.unwrap_or_default()).status(), &mut frame);
+            }
         }
         out.write_all(&frame)?;
         out.flush()?;
@@ -86,7 +90,9 @@ impl Service {
 
     /// The collection that a finding names, with its envelope.
     pub(super) fn collection_of(&self, finding: &Finding) -> Option<(std::sync::Arc<dyn Collection>, Envelope)> {
-        let (Some(Found::Collection(key)) | Some(Found::Member { collection: key, .. })) = &finding.found else { return None };
+        let Some(Found::Collection(key) | Found::Member { collection: key, .. }) = &finding.found else {
+            return None;
+        };
         let collection = self.store.collection(key).ok().flatten()?;
         let envelope = Envelope::decode(&collection.envelope())?;
         Some((collection, envelope))
@@ -125,7 +131,8 @@ impl Held {
         let wake = self.end.min(until).saturating_duration_since(now) + Duration::from_millis(1);
         let timeout = Timespec { tv_sec: wake.as_secs().cast_signed(), tv_nsec: wake.subsec_nanos().into() };
         let gone = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
-        let mut fds = vec![PollFd::from_borrowed_fd(ends.client(), gone), PollFd::from_borrowed_fd(ends.stop(), PollFlags::IN)];
+        let mut fds =
+            vec![PollFd::from_borrowed_fd(ends.client(), gone), PollFd::from_borrowed_fd(ends.stop(), PollFlags::IN)];
         if let Some(up) = &self.up {
             fds.push(PollFd::from_borrowed_fd(up.as_fd(), PollFlags::IN));
         }

@@ -3,9 +3,9 @@
 //! A [`Recorder`] never disturbs what it watches: it has no error to return. What it cannot make sense of, or cannot
 //! write, it stops recording, says so, counts, and lets the bytes pass.
 
+use super::find::ABSENT;
 use super::keep_events::Events;
 use super::keep_list::List;
-use super::find::ABSENT;
 use super::{Asked, Service, fields};
 use crate::decide::Keep;
 use crate::front::BodyWriter;
@@ -111,7 +111,10 @@ impl<'a> Recorder<'a> {
             head: fields::to_keep(&answer.headers),
         };
         let mut recorder = Recorder { service, asked, answer: kept, sort: Sort::Nothing };
-        match recorder.begin(keep, fields::get(&answer.headers, "content-encoding").is_some_and(|c| c != "gzip" || keep == Keep::Refresh)) {
+        match recorder.begin(
+            keep,
+            fields::get(&answer.headers, "content-encoding").is_some_and(|c| c != "gzip" || keep == Keep::Refresh),
+        ) {
             Ok(sort) => recorder.sort = sort,
             Err(why) => recorder.give_up(&why),
         }
@@ -136,7 +139,9 @@ impl<'a> Recorder<'a> {
                     Sort::Document { writer, reader: None }
                 }
             },
-            Keep::Collection => Sort::List(Box::new(List::new(encoding.ok_or_else(unknown)?, self.service.options.max_object_size))),
+            Keep::Collection => {
+                Sort::List(Box::new(List::new(encoding.ok_or_else(unknown)?, self.service.options.max_object_size)))
+            }
             Keep::Events => Sort::Events(Box::new(Events::new(
                 encoding.ok_or_else(unknown)?,
                 self.service.options.max_object_size,
@@ -190,7 +195,8 @@ impl<'a> Recorder<'a> {
         let facts = reader.facts();
         let key = self.key(Some(&facts.type_meta))?;
         let (uid, version) = (facts.uid.clone(), facts.resource_version.parse().ok());
-        if self.service.is_live_elsewhere(self.asked, &key) || self.service.store.confirm_document(&key, &uid, version) {
+        if self.service.is_live_elsewhere(self.asked, &key) || self.service.store.confirm_document(&key, &uid, version)
+        {
             return Ok(());
         }
         let mut writer = self.service.store.begin_document(&key, self.document_head(uid, version))?;
@@ -356,11 +362,22 @@ impl<'a> Recorder<'a> {
 
 impl Kept {
     /// The key under which this answer is recorded.
-    pub(super) fn key(&self, service: &Service, asked: &Asked, body_type: Option<&TypeMeta>) -> Result<ViewKey, NotKept> {
+    pub(super) fn key(
+        &self,
+        service: &Service,
+        asked: &Asked,
+        body_type: Option<&TypeMeta>,
+    ) -> Result<ViewKey, NotKept> {
         let scope = service.recording_scope(asked).ok_or(NotKept::NoScope)?;
         let representation =
-            representation(&self.content_type, body_type.map(|t| (t.api_version.as_str(), t.kind.as_str()))).ok_or_else(|| NotKept::MediaType(self.content_type.clone()))?;
-        Ok(ViewKey { scope, path: asked.request.target.view_path(), query: asked.request.query.selecting(), representation })
+            representation(&self.content_type, body_type.map(|t| (t.api_version.as_str(), t.kind.as_str())))
+                .ok_or_else(|| NotKept::MediaType(self.content_type.clone()))?;
+        Ok(ViewKey {
+            scope,
+            path: asked.request.target.view_path(),
+            query: asked.request.query.selecting(),
+            representation,
+        })
     }
 }
 

@@ -50,7 +50,7 @@ impl Events {
         loop {
             let frame = match self.reader.next_frame() {
                 Ok(Some(frame)) => frame,
-                Ok(None) => return Ok(Ok(())),
+                Ok(None) => break,
                 Err(e) => return Ok(Err(e.into())),
             };
             out.write_all(frame.raw)?;
@@ -60,6 +60,8 @@ impl Events {
                 self.place = Place::Nowhere;
             }
         }
+        out.write_all(&self.reader.take_blanks())?;
+        Ok(Ok(()))
     }
 
     /// What was not passed on yet.
@@ -112,7 +114,13 @@ fn fold(
 
 /// Finds the collection that a watch continues: the one of its view, if the watch began at or before the version that
 /// it is at. A later beginning would leave a hole.
-fn settle(from: Option<u64>, frame: &Frame<'_>, service: &Service, asked: &Asked, answer: &Kept) -> Result<Place, NotKept> {
+fn settle(
+    from: Option<u64>,
+    frame: &Frame<'_>,
+    service: &Service,
+    asked: &Asked,
+    answer: &Kept,
+) -> Result<Place, NotKept> {
     let key = answer.key(service, asked, Some(&frame.event.facts.type_meta))?;
     let held = service.store.collection(&key)?.and_then(|c| c.version());
     Ok(match (from, held) {

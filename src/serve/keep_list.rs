@@ -17,7 +17,13 @@ impl List {
     }
 
     /// Takes the next bytes. The generation begins when the list has said what it is: its kind is part of the key.
-    pub(super) fn take(&mut self, bytes: &[u8], service: &Service, asked: &Asked, answer: &Kept) -> Result<(), NotKept> {
+    pub(super) fn take(
+        &mut self,
+        bytes: &[u8],
+        service: &Service,
+        asked: &Asked,
+        answer: &Kept,
+    ) -> Result<(), NotKept> {
         let mut failed = None;
         let generation = &mut self.generation;
         self.reader.feed(bytes, &mut |list_type: &TypeMeta, item: Item<'_>| {
@@ -77,6 +83,7 @@ fn put(
 /// An object as the store knows it.
 pub(super) fn reference(item: &Item<'_>) -> ObjectRef {
     let facts = item.facts;
-    let key = if facts.namespace.is_empty() { facts.name.clone() } else { format!("{}/{}", facts.namespace, facts.name) };
+    let key =
+        if facts.namespace.is_empty() { facts.name.clone() } else { format!("{}/{}", facts.namespace, facts.name) };
     ObjectRef { key, uid: facts.uid.clone(), version: facts.resource_version.parse().ok(), flags: item.flags }
 }

@@ -50,7 +50,9 @@ mod tests {
 
     #[test]
     fn spans_are_short() {
-        for (seconds, text) in [(0, "0s"), (119, "119s"), (120, "2m"), (7_199, "119m"), (12_000, "3h20m"), (800_000, "9d")] {
+        for (seconds, text) in
+            [(0, "0s"), (119, "119s"), (120, "2m"), (7_199, "119m"), (12_000, "3h20m"), (800_000, "9d")]
+        {
             assert_eq!(span(Duration::from_secs(seconds)), text);
         }
     }

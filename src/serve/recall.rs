@@ -23,12 +23,12 @@ impl Service {
                 Ok(Some(document)) => return self.recall_document(exchange, asked, document),
                 other => other.err(),
             },
-            Some(Found::Collection(key) | Found::Member { collection: key, .. } | Found::Missing { collection: key }) => {
-                match self.store.collection(key) {
-                    Ok(Some(collection)) => return self.recall_from(exchange, asked, finding, &*collection),
-                    other => other.err(),
-                }
-            }
+            Some(
+                Found::Collection(key) | Found::Member { collection: key, .. } | Found::Missing { collection: key },
+            ) => match self.store.collection(key) {
+                Ok(Some(collection)) => return self.recall_from(exchange, asked, finding, &*collection),
+                other => other.err(),
+            },
             None => None,
         };
         if let Some(e) = answered {
@@ -48,7 +48,13 @@ impl Service {
     }
 
     /// Answers with a collection, one of its objects, or that it lacks the object.
-    fn recall_from(&self, exchange: Exchange<'_>, asked: &Asked, finding: &Finding, collection: &dyn Collection) -> io::Result<()> {
+    fn recall_from(
+        &self,
+        exchange: Exchange<'_>,
+        asked: &Asked,
+        finding: &Finding,
+        collection: &dyn Collection,
+    ) -> io::Result<()> {
         let query = &asked.request.query;
         let exact = query.get("resourceVersionMatch") == Some("Exact");
         let continued = query.get("continue").is_some_and(|c| !c.is_empty());
@@ -90,7 +96,13 @@ impl Service {
         out.finish()
     }
 
-    fn recall_list(&self, exchange: Exchange<'_>, asked: &Asked, collection: &dyn Collection, envelope: &Envelope) -> io::Result<()> {
+    fn recall_list(
+        &self,
+        exchange: Exchange<'_>,
+        asked: &Asked,
+        collection: &dyn Collection,
+        envelope: &Envelope,
+    ) -> io::Result<()> {
         let mut sizes = envelope.sizes();
         collection.index(&mut |reference, length| sizes.add(length, reference.flags));
         let content_type = content_type(&collection.info().key);
@@ -132,7 +144,12 @@ impl Service {
         headers.push(("age", age_field.as_bytes()));
         let warning;
         if asked.request.for_people() {
-            warning = format!("299 lite-apiserver \"{}; this is what was recorded at {}\"", self.outage().phrase(), rfc3339(recorded_at)).replace('\\', "/");
+            warning = format!(
+                "299 lite-apiserver \"{}; this is what was recorded at {}\"",
+                self.outage().phrase(),
+                rfc3339(recorded_at)
+            )
+            .replace('\\', "/");
             headers.push(("warning", warning.as_bytes()));
         }
         exchange.respond(status, &headers, length)

@@ -2,8 +2,8 @@
 
 use super::counters::Source;
 use super::fields;
-use super::keep::Recorder;
 use super::find::Finding;
+use super::keep::Recorder;
 use super::{Asked, Service};
 use crate::decide::{Keep, Patience};
 use crate::front::{BodyLength, BodyWriter, Ends, Exchange};
@@ -57,7 +57,13 @@ impl Service {
     }
 
     /// Stage: answer with what the upstream said, and record it.
-    pub(super) fn relay(&self, exchange: Exchange<'_>, asked: &Asked, answer: Answer<'_>, keep: Keep) -> io::Result<()> {
+    pub(super) fn relay(
+        &self,
+        exchange: Exchange<'_>,
+        asked: &Asked,
+        answer: Answer<'_>,
+        keep: Keep,
+    ) -> io::Result<()> {
         self.counters.answered(&asked.request, answer.status, Source::Upstream);
         let inflated = fields::is_gzipped(&asked.request, &answer.headers);
         let length = match fields::get(&answer.headers, "content-length").and_then(|l| l.parse().ok()) {
@@ -83,7 +89,12 @@ impl Service {
 
 /// Passes a body on. A body that ends before its time cuts the client's connection: the error that is returned leaves
 /// `out` unfinished. `endless` bodies (logs) are put on the wire with every piece.
-fn relay_body(mut body: impl Read, mut out: BodyWriter<'_>, mut recorder: Recorder<'_>, endless: bool) -> io::Result<()> {
+fn relay_body(
+    mut body: impl Read,
+    mut out: BodyWriter<'_>,
+    mut recorder: Recorder<'_>,
+    endless: bool,
+) -> io::Result<()> {
     let mut chunk = vec![0; CHUNK];
     loop {
         let n = body.read(&mut chunk)?;

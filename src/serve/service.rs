@@ -1,11 +1,11 @@
 //! The service itself: what lives as long as the daemon, and the stages that only look and remember.
 
+use super::Asked;
 use super::counters::Counters;
 use super::fields;
-use super::live::Live;
 use super::find::{self, Finding};
+use super::live::Live;
 use super::tell::{Outage, Told};
-use super::Asked;
 use crate::admin::Exposition;
 use crate::decide::{self, Reader, Situation};
 use crate::front::{BodyLength, Exchange};
@@ -119,7 +119,8 @@ impl Service {
 
     /// Stage: join client and upstream. Not built yet; said honestly.
     pub(super) fn tunnel(&self, exchange: Exchange<'_>, asked: &Asked) -> std::io::Result<()> {
-        let message = "exec, attach and port-forward do not pass through lite-apiserver yet; ask the cluster directly".to_owned();
+        let message =
+            "exec, attach and port-forward do not pass through lite-apiserver yet; ask the cluster directly".to_owned();
         self.tell(exchange, asked, &Told { code: 501, reason: "NotImplemented", message, cause: None })
     }
 
@@ -177,9 +178,9 @@ impl Service {
 
     /// Whether a recorded review is young enough to be replayed.
     fn is_fresh(&self, finding: &Finding) -> bool {
-        finding.recorded_at.is_some_and(|at| {
-            SystemTime::now().duration_since(at).unwrap_or_default() <= self.options.review_ttl
-        })
+        finding
+            .recorded_at
+            .is_some_and(|at| SystemTime::now().duration_since(at).unwrap_or_default() <= self.options.review_ttl)
     }
 
     /// Stage: all that is decided by.
@@ -196,7 +197,9 @@ impl Service {
         if asked.scope.is_none() {
             return Reader::Unknown;
         }
-        if link_down && last_up.is_some_and(|up| now.duration_since(up).unwrap_or_default() > self.options.offline_grace) {
+        if link_down
+            && last_up.is_some_and(|up| now.duration_since(up).unwrap_or_default() > self.options.offline_grace)
+        {
             return Reader::GraceOver;
         }
         let judged_at = if link_down { last_up.unwrap_or(now) } else { last_up.map_or(now, |up| up.max(now)) };
@@ -215,7 +218,8 @@ impl Service {
     pub(super) fn outage(&self) -> Outage {
         let link = self.upstream.link().describe();
         // After a start in the dark the link has been down for longer than this process knows.
-        let since = link.since.map(|s| if link.last_up.is_none() { self.earlier_up.map_or(s, |e| e.min(s)) } else { s });
+        let since =
+            link.since.map(|s| if link.last_up.is_none() { self.earlier_up.map_or(s, |e| e.min(s)) } else { s });
         Outage { since, reason: link.reason, now: SystemTime::now() }
     }
 
@@ -261,7 +265,10 @@ impl Service {
     /// The scope under which an answer to this request is recorded; `None`: under none, because the caller's token is
     /// not accepted.
     pub(super) fn recording_scope(&self, asked: &Asked) -> Option<String> {
-        if asked.request.class == Class::Discovery && asked.caller.is_authenticated() && asked.caller.impersonated.is_empty() {
+        if asked.request.class == Class::Discovery
+            && asked.caller.is_authenticated()
+            && asked.caller.impersonated.is_empty()
+        {
             // Accepted by now: this is called once the upstream has answered 200.
             return Some(SHARED_SCOPE.to_owned());
         }
@@ -293,16 +300,31 @@ impl Service {
     pub fn expose(&self, page: &mut Exposition) {
         self.counters.expose(page);
         let down = matches!(self.upstream.link().state(), LinkState::Down { .. });
-        page.single("lite_apiserver_link_up", "gauge", "1 while the upstream can be reached, else 0.", u64::from(!down));
+        page.single(
+            "lite_apiserver_link_up",
+            "gauge",
+            "1 while the upstream can be reached, else 0.",
+            u64::from(!down),
+        );
         let stats = self.store.stats();
         for (name, kind, help, value) in [
             ("lite_apiserver_record_views", "gauge", "Views recorded.", stats.views as u64),
             ("lite_apiserver_record_objects", "gauge", "Objects recorded.", stats.objects as u64),
             ("lite_apiserver_record_bytes", "gauge", "Bytes that the record takes.", stats.bytes),
-            ("lite_apiserver_record_written_bytes_total", "counter", "Bytes written to the record.", stats.bytes_written),
+            (
+                "lite_apiserver_record_written_bytes_total",
+                "counter",
+                "Bytes written to the record.",
+                stats.bytes_written,
+            ),
             ("lite_apiserver_record_syncs_total", "counter", "Times that the record was made durable.", stats.fsyncs),
             ("lite_apiserver_record_errors_total", "counter", "File operations that failed.", stats.errors),
-            ("lite_apiserver_record_damaged_total", "counter", "Files set aside because they were damaged.", stats.damaged),
+            (
+                "lite_apiserver_record_damaged_total",
+                "counter",
+                "Files set aside because they were damaged.",
+                stats.damaged,
+            ),
         ] {
             page.single(name, kind, help, value);
         }
@@ -327,7 +349,8 @@ fn reply_query(request: &ApiRequest, body: &[u8]) -> String {
     match spec {
         Some(spec) if request.class == Class::TokenRequest => {
             let part = |name: &str| spec.get(name).map(ToString::to_string).unwrap_or_default();
-            let bound = spec.get("boundObjectRef").and_then(|r| r.get("uid")).map(ToString::to_string).unwrap_or_default();
+            let bound =
+                spec.get("boundObjectRef").and_then(|r| r.get("uid")).map(ToString::to_string).unwrap_or_default();
             hash(format!("{} {} {bound}", part("audiences"), part("expirationSeconds")).as_bytes())
         }
         _ => hash(body),
@@ -343,8 +366,14 @@ mod tests {
         let request = |target| ApiRequest::new("POST", target, &|_| None).expect("understood");
         let token = request("/api/v1/namespaces/x/serviceaccounts/s/token");
         let key = |body: &str| reply_query(&token, body.as_bytes());
-        let base = key(r#"{"spec":{"audiences":["a"],"expirationSeconds":600,"boundObjectRef":{"kind":"Pod","uid":"u"}}}"#);
-        assert_eq!(base, key(r#"{"kind":"TokenRequest","spec":{"boundObjectRef":{"uid":"u"},"expirationSeconds":600,"audiences":["a"]}}"#));
+        let base =
+            key(r#"{"spec":{"audiences":["a"],"expirationSeconds":600,"boundObjectRef":{"kind":"Pod","uid":"u"}}}"#);
+        assert_eq!(
+            base,
+            key(
+                r#"{"kind":"TokenRequest","spec":{"boundObjectRef":{"uid":"u"},"expirationSeconds":600,"audiences":["a"]}}"#
+            )
+        );
         for other in [
             r#"{"spec":{"audiences":["b"],"expirationSeconds":600,"boundObjectRef":{"uid":"u"}}}"#,
             r#"{"spec":{"audiences":["a"],"expirationSeconds":601,"boundObjectRef":{"uid":"u"}}}"#,

@@ -39,7 +39,8 @@ impl Outage {
     pub(super) fn phrase(&self) -> String {
         let mut text = match self.since {
             Some(since) => {
-                let ago = self.now.duration_since(since).map_or_else(|_| String::new(), |d| format!(", {} ago", span(d)));
+                let ago =
+                    self.now.duration_since(since).map_or_else(|_| String::new(), |d| format!(", {} ago", span(d)));
                 format!("the link from this node to the cluster is down since {}{ago}", rfc3339(since))
             }
             None => "the cluster cannot be reached from this node".to_owned(),
@@ -59,20 +60,42 @@ pub(super) fn words(why: Refusal, class: Class, outage: &Outage, detail: &str) -
         Refusal::LinkDown if class == Class::Write => {
             told(503, "ServiceUnavailable", format!("{down}; nothing was changed, try again when it is back"))
         }
-        Refusal::LinkDown => told(503, "ServiceUnavailable", format!("{down}; this needs the cluster, try again when it is back")),
-        Refusal::NotRecorded => {
-            told(503, "ServiceUnavailable", format!("{down}; this was not read through this node before, so nothing is recorded to answer with"))
+        Refusal::LinkDown => {
+            told(503, "ServiceUnavailable", format!("{down}; this needs the cluster, try again when it is back"))
         }
-        Refusal::UnknownToken => {
-            told(503, "ServiceUnavailable", format!("{down}; this token was not seen to be accepted by the cluster before, so it opens no record"))
-        }
+        Refusal::NotRecorded => told(
+            503,
+            "ServiceUnavailable",
+            format!("{down}; this was not read through this node before, so nothing is recorded to answer with"),
+        ),
+        Refusal::UnknownToken => told(
+            503,
+            "ServiceUnavailable",
+            format!("{down}; this token was not seen to be accepted by the cluster before, so it opens no record"),
+        ),
         Refusal::ExpiredToken => told(401, "Unauthorized", format!("{down}; this token had expired before")),
-        Refusal::GraceOver => {
-            told(503, "ServiceUnavailable", format!("{down}, which is longer than recorded data may be served (--offline-grace)"))
-        }
-        Refusal::NotAcceptable => told(406, "NotAcceptable", format!("{down}; what is recorded has none of the media types asked for: it is {detail}")),
-        Refusal::TimedOut => told(504, "Timeout", format!("the cluster did not answer in time ({detail}); what was asked may have been done all the same")),
-        Refusal::Broken => told(502, "InternalError", format!("the connection to the cluster broke before its answer came ({detail}); what was asked may have been done all the same")),
+        Refusal::GraceOver => told(
+            503,
+            "ServiceUnavailable",
+            format!("{down}, which is longer than recorded data may be served (--offline-grace)"),
+        ),
+        Refusal::NotAcceptable => told(
+            406,
+            "NotAcceptable",
+            format!("{down}; what is recorded has none of the media types asked for: it is {detail}"),
+        ),
+        Refusal::TimedOut => told(
+            504,
+            "Timeout",
+            format!("the cluster did not answer in time ({detail}); what was asked may have been done all the same"),
+        ),
+        Refusal::Broken => told(
+            502,
+            "InternalError",
+            format!(
+                "the connection to the cluster broke before its answer came ({detail}); what was asked may have been done all the same"
+            ),
+        ),
         Refusal::Unsendable => told(400, "BadRequest", format!("the request cannot be passed on: {detail}")),
     }
 }
@@ -139,7 +162,8 @@ mod tests {
     #[test]
     fn people_learn_what_is_wrong_and_since_when() {
         let since = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_529_115);
-        let outage = Outage { since: Some(since), reason: "connection refused".into(), now: since + Duration::from_secs(125) };
+        let outage =
+            Outage { since: Some(since), reason: "connection refused".into(), now: since + Duration::from_secs(125) };
         let told = words(Refusal::LinkDown, Class::Write, &outage, "");
         assert_eq!(
             told.message,

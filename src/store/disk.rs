@@ -37,10 +37,7 @@ pub trait Disk: Send + Sync + 'static {
 }
 
 /// An open file.
-#[expect(
-    clippy::len_without_is_empty,
-    reason = "a file's length is a system call, and nobody asks for emptiness"
-)]
+#[expect(clippy::len_without_is_empty, reason = "a file's length is a system call, and nobody asks for emptiness")]
 pub trait DiskFile: Send + Sync {
     /// Reads some bytes at an offset; 0 at the end of the file.
     fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<usize>;
@@ -62,11 +59,7 @@ pub struct OsDisk;
 fn options() -> OpenOptions {
     let mut options = File::options();
     let flags = i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or(0);
-    options
-        .read(true)
-        .write(true)
-        .mode(0o600)
-        .custom_flags(flags);
+    options.read(true).write(true).mode(0o600).custom_flags(flags);
     options
 }
 
@@ -76,9 +69,7 @@ impl Disk for OsDisk {
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<OsString>> {
-        fs::read_dir(dir)?
-            .map(|entry| entry.map(|entry| entry.file_name()))
-            .collect()
+        fs::read_dir(dir)?.map(|entry| entry.map(|entry| entry.file_name())).collect()
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {

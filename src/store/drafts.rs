@@ -96,13 +96,8 @@ fn stands(change: Option<u64>, other: Option<u64>) -> bool {
 
 /// Decides which of `changes` have an effect on a committed collection. Changes nothing.
 pub(super) fn plan_fold<L>(held: &Index<L>, changes: &[Change<'_>]) -> FoldPlan {
-    let mut plan = FoldPlan {
-        steps: Vec::new(),
-        version: held.version,
-        complete: held.complete,
-        objects: held.len(),
-        applied: 0,
-    };
+    let mut plan =
+        FoldPlan { steps: Vec::new(), version: held.version, complete: held.complete, objects: held.len(), applied: 0 };
     // What the earlier changes of this slice have made of a key.
     let mut over: HashMap<&str, Option<&ObjectRef>> = HashMap::new();
     let mut envelope: &[u8] = &held.envelope;
@@ -112,16 +107,12 @@ pub(super) fn plan_fold<L>(held: &Index<L>, changes: &[Change<'_>]) -> FoldPlan 
             Change::Put { object, .. } => {
                 // The version that is held, and whether it is the same object at the same version.
                 let current = match over.get(object.key.as_str()) {
-                    Some(earlier) => {
-                        earlier.map(|e| (e.version, e.version.is_some() && e == object))
-                    }
+                    Some(earlier) => earlier.map(|e| (e.version, e.version.is_some() && e == object)),
                     None => held.get(&object.key).map(|e| (e.version, e.is(object))),
                 };
                 let old_news = match current {
                     Some((version, same)) => same || !stands(object.version, version),
-                    None => {
-                        plan.complete && object.version.is_some() && object.version <= plan.version
-                    }
+                    None => plan.complete && object.version.is_some() && object.version <= plan.version,
                 };
                 if !old_news {
                     plan.steps.push(i);
@@ -158,11 +149,7 @@ pub(super) fn plan_fold<L>(held: &Index<L>, changes: &[Change<'_>]) -> FoldPlan 
 
 impl<L> Default for Drafts<L> {
     fn default() -> Self {
-        Self {
-            open: HashMap::new(),
-            touched: HashMap::new(),
-            clock: 0,
-        }
+        Self { open: HashMap::new(), touched: HashMap::new(), clock: 0 }
     }
 }
 
@@ -185,15 +172,8 @@ impl<L> Drafts<L> {
     /// Begins a draft under an id of the engine's choice that was not used before.
     pub(super) fn begin(&mut self, draft: u64, held: Option<&Index<L>>) {
         self.clock += 1;
-        let base = held
-            .filter(|held| held.complete)
-            .and_then(|held| held.version);
-        let draft_of_now = Draft {
-            began: self.clock,
-            base,
-            folded: None,
-            objects: BTreeMap::new(),
-        };
+        let base = held.filter(|held| held.complete).and_then(|held| held.version);
+        let draft_of_now = Draft { began: self.clock, base, folded: None, objects: BTreeMap::new() };
         self.open.insert(draft, draft_of_now);
     }
 
@@ -207,10 +187,7 @@ impl<L> Drafts<L> {
 
     /// Ends all drafts.
     pub(super) fn clear(&mut self) {
-        *self = Self {
-            clock: self.clock,
-            ..Self::default()
-        };
+        *self = Self { clock: self.clock, ..Self::default() };
     }
 
     pub(super) fn supersede(&mut self, draft: u64) {
@@ -220,32 +197,20 @@ impl<L> Drafts<L> {
     }
 
     /// Whether the bytes of an object that a generation puts must be written. If not, it has been taken note of.
-    pub(super) fn wants(
-        &mut self,
-        draft: u64,
-        object: &ObjectRef,
-        held: Option<&Index<L>>,
-    ) -> bool {
+    pub(super) fn wants(&mut self, draft: u64, object: &ObjectRef, held: Option<&Index<L>>) -> bool {
         let Some(draft) = self.open.get_mut(&draft) else {
             return false;
         };
-        let touch = self
-            .touched
-            .get(object.key.as_str())
-            .filter(|touch| touch.at > draft.began);
-        if touch.is_some_and(|touch| touch.deletes(object.version))
-        {
+        let touch = self.touched.get(object.key.as_str()).filter(|touch| touch.at > draft.began);
+        if touch.is_some_and(|touch| touch.deletes(object.version)) {
             return false;
         }
         if let Some((ByKey(earlier), true)) = draft.objects.get_key_value(object.key.as_str()) {
             // Written for this draft: by a change if the key is touched, else by the list itself.
-            return !(earlier.is(object)
-                || touch.is_some() && stands(earlier.version, object.version));
+            return !(earlier.is(object) || touch.is_some() && stands(earlier.version, object.version));
         }
         match held.and_then(|held| held.get(&object.key)) {
-            Some(entry)
-                if entry.is(object) || touch.is_some() && stands(entry.version, object.version) =>
-            {
+            Some(entry) if entry.is(object) || touch.is_some() && stands(entry.version, object.version) => {
                 draft.objects.insert(ByKey(Arc::clone(entry)), false);
                 false
             }
@@ -258,18 +223,11 @@ impl<L> Drafts<L> {
         let Some(draft) = self.open.get(&draft) else {
             return false;
         };
-        let touch = self
-            .touched
-            .get(object.key.as_str())
-            .filter(|touch| touch.at > draft.began);
-        if touch.is_some_and(|touch| matches!(touch.last, Last::Deleted(at) if !stands(object.version, at)))
-        {
+        let touch = self.touched.get(object.key.as_str()).filter(|touch| touch.at > draft.began);
+        if touch.is_some_and(|touch| matches!(touch.last, Last::Deleted(at) if !stands(object.version, at))) {
             return false;
         }
-        let earlier = draft
-            .objects
-            .get_key_value(object.key.as_str())
-            .map(|(ByKey(earlier), _)| earlier);
+        let earlier = draft.objects.get_key_value(object.key.as_str()).map(|(ByKey(earlier), _)| earlier);
         earlier.is_none_or(|earlier| !earlier.is(object) && stands(object.version, earlier.version))
     }
 
@@ -293,10 +251,7 @@ impl<L> Drafts<L> {
             let (touched, version) = match change {
                 Change::Put { object, .. } => {
                     let applied = done.is_none_or(|(steps, _)| steps.contains(&i));
-                    (
-                        applied.then_some((object.key.as_str(), Last::Put)),
-                        object.version,
-                    )
+                    (applied.then_some((object.key.as_str(), Last::Put)), object.version)
                 }
                 Change::Delete { key, version } => {
                     // One that was older than what is held is no deletion.
@@ -311,17 +266,9 @@ impl<L> Drafts<L> {
                 }
             };
             if let Some((key, last)) = touched {
-                self.touched.insert(
-                    key.into(),
-                    Touch {
-                        at: self.clock,
-                        last,
-                    },
-                );
+                self.touched.insert(key.into(), Touch { at: self.clock, last });
             }
-            self.open
-                .values_mut()
-                .for_each(|draft| draft.folded = draft.folded.max(version));
+            self.open.values_mut().for_each(|draft| draft.folded = draft.folded.max(version));
         }
     }
 
@@ -354,23 +301,15 @@ impl<L> Drafts<L> {
             if draft.objects.contains_key(&*entry.key) {
                 continue;
             }
-            let touched = self
-                .touched
-                .get(&entry.key)
-                .is_some_and(|touch| touch.at > draft.began);
+            let touched = self.touched.get(&entry.key).is_some_and(|touch| touch.at > draft.began);
             let newer = version.is_none() || entry.version.is_none() || entry.version > version;
             if !(touched && newer) {
                 plan.deletes.push(entry.key.clone());
             }
         }
-        let same =
-            held.is_some_and(|held| held.version == plan.version && held.complete == plan.complete);
+        let same = held.is_some_and(|held| held.version == plan.version && held.complete == plan.complete);
         let same_objects = plan.puts.is_empty() && plan.again.is_empty() && plan.deletes.is_empty();
-        Some(if same && same_objects && !plan.envelope {
-            CommitPlan::Unchanged
-        } else {
-            CommitPlan::Replace(plan)
-        })
+        Some(if same && same_objects && !plan.envelope { CommitPlan::Unchanged } else { CommitPlan::Replace(plan) })
     }
 
     /// What becomes of one object of a draft.
@@ -383,13 +322,9 @@ impl<L> Drafts<L> {
         plan: &mut Replace<L>,
     ) {
         let held = held.and_then(|held| held.get(&entry.key));
-        let touch = self
-            .touched
-            .get(&entry.key)
-            .filter(|touch| touch.at > draft.began);
+        let touch = self.touched.get(&entry.key).filter(|touch| touch.at > draft.began);
         let deleted = touch.is_some_and(|touch| touch.deletes(entry.version));
-        let held_wins =
-            touch.is_some() && held.is_some_and(|held| stands(held.version, entry.version));
+        let held_wins = touch.is_some() && held.is_some_and(|held| stands(held.version, entry.version));
         if deleted || held_wins {
             // What is held stays: after a deletion that is nothing, or something put there since.
             if written {
@@ -405,9 +340,7 @@ impl<L> Drafts<L> {
     /// Ends a draft that has been committed (or found unchanged) at `version`: older ones are stale from now on.
     pub(super) fn committed(&mut self, draft: u64, version: Option<u64>) {
         self.end(draft);
-        self.open
-            .values_mut()
-            .for_each(|other| other.base = other.base.max(version));
+        self.open.values_mut().for_each(|other| other.base = other.base.max(version));
     }
 }
 

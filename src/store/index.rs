@@ -84,27 +84,13 @@ pub(super) struct Entry<L> {
 impl<L> Entry<L> {
     pub(super) fn new(object: &ObjectRef, size: u32, at: L) -> Self {
         let uid = Uid::new(&object.uid);
-        Self {
-            key: object.key.as_str().into(),
-            uid,
-            version: object.version,
-            flags: object.flags,
-            size,
-            at,
-        }
+        Self { key: object.key.as_str().into(), uid, version: object.version, flags: object.flags, size, at }
     }
 
     /// The same object at another place.
     pub(super) fn moved(&self, at: L) -> Self {
         let (key, uid) = (self.key.clone(), self.uid.clone());
-        Self {
-            key,
-            uid,
-            version: self.version,
-            flags: self.flags,
-            size: self.size,
-            at,
-        }
+        Self { key, uid, version: self.version, flags: self.flags, size: self.size, at }
     }
 
     /// Whether this is the object, unchanged: uid and version say so, if there are any.
@@ -179,25 +165,13 @@ pub(super) struct Index<L> {
 impl<L> Clone for Index<L> {
     fn clone(&self) -> Self {
         let (entries, envelope) = (self.entries.clone(), Arc::clone(&self.envelope));
-        Self {
-            entries,
-            weight: self.weight,
-            envelope,
-            version: self.version,
-            complete: self.complete,
-        }
+        Self { entries, weight: self.weight, envelope, version: self.version, complete: self.complete }
     }
 }
 
 impl<L> Default for Index<L> {
     fn default() -> Self {
-        Self {
-            entries: BTreeSet::new(),
-            weight: 0,
-            envelope: Arc::default(),
-            version: None,
-            complete: false,
-        }
+        Self { entries: BTreeSet::new(), weight: 0, envelope: Arc::default(), version: None, complete: false }
     }
 }
 
@@ -238,12 +212,7 @@ mod tests {
     use super::*;
 
     fn round(uid: &str) -> String {
-        let object = ObjectRef {
-            key: "a/b".into(),
-            uid: uid.into(),
-            version: Some(7),
-            flags: 3,
-        };
+        let object = ObjectRef { key: "a/b".into(), uid: uid.into(), version: Some(7), flags: 3 };
         let mut seen = ObjectRef::default();
         Entry::new(&object, 5, ()).describe(&mut seen);
         assert_eq!(seen.key, object.key);
@@ -264,20 +233,12 @@ mod tests {
         ] {
             assert_eq!(round(uid), uid);
         }
-        assert!(matches!(
-            Uid::new("0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9"),
-            Uid::Uuid(_)
-        ));
+        assert!(matches!(Uid::new("0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9"), Uid::Uuid(_)));
     }
 
     #[test]
     fn only_a_uid_and_a_version_make_an_object_the_same() {
-        let object = |uid: &str, version| ObjectRef {
-            key: "k".into(),
-            uid: uid.into(),
-            version,
-            flags: 0,
-        };
+        let object = |uid: &str, version| ObjectRef { key: "k".into(), uid: uid.into(), version, flags: 0 };
         let is = |a: ObjectRef, b: ObjectRef| Entry::new(&a, 0, ()).is(&b);
         assert!(is(object("u", Some(1)), object("u", Some(1))));
         assert!(!is(object("u", Some(1)), object("u", Some(2))));
@@ -290,28 +251,11 @@ mod tests {
     fn an_index_weighs_what_it_holds_and_is_in_order() {
         let mut index = Index::default();
         for key in ["b/a", "a/b", "a-b/c"] {
-            index.put(Arc::new(Entry::new(
-                &ObjectRef {
-                    key: key.into(),
-                    ..ObjectRef::default()
-                },
-                100,
-                (),
-            )));
+            index.put(Arc::new(Entry::new(&ObjectRef { key: key.into(), ..ObjectRef::default() }, 100, ())));
         }
-        index.put(Arc::new(Entry::new(
-            &ObjectRef {
-                key: "b/a".into(),
-                ..ObjectRef::default()
-            },
-            50,
-            (),
-        )));
+        index.put(Arc::new(Entry::new(&ObjectRef { key: "b/a".into(), ..ObjectRef::default() }, 50, ())));
         // '-' is below '/': etcd's order of paths, which is not the order of (namespace, name).
-        assert_eq!(
-            index.iter().map(|e| &*e.key).collect::<Vec<_>>(),
-            ["a-b/c", "a/b", "b/a"]
-        );
+        assert_eq!(index.iter().map(|e| &*e.key).collect::<Vec<_>>(), ["a-b/c", "a/b", "b/a"]);
         for key in ["b/a", "a/b", "a-b/c", "none"] {
             index.delete(key);
         }

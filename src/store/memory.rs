@@ -9,8 +9,8 @@ use std::time::SystemTime;
 use super::drafts::{CommitPlan, Drafts, plan_fold};
 use super::index::{Entry, Index};
 use super::{
-    Change, Collection, Committed, Document, DocumentHead, DocumentWriter, Folded, Generation,
-    Kind, ObjectRef, Stats, Store, StoreError, ViewInfo, ViewKey, lock,
+    Change, Collection, Committed, Document, DocumentHead, DocumentWriter, Folded, Generation, Kind, ObjectRef, Stats,
+    Store, StoreError, ViewInfo, ViewKey, lock,
 };
 
 type Bytes = Arc<[u8]>;
@@ -104,35 +104,19 @@ impl MemoryStore {
     }
 
     fn make(&self, key: &ViewKey) -> Arc<View> {
-        let make = || {
-            Arc::new(View {
-                key: key.clone(),
-                state: Mutex::default(),
-            })
-        };
-        Arc::clone(
-            lock(&self.shared.views)
-                .entry(key.clone())
-                .or_insert_with(make),
-        )
+        let make = || Arc::new(View { key: key.clone(), state: Mutex::default() });
+        Arc::clone(lock(&self.shared.views).entry(key.clone()).or_insert_with(make))
     }
 
     fn matching(&self, wanted: impl Fn(&ViewKey) -> bool) -> Vec<Arc<View>> {
         let views = lock(&self.shared.views);
-        let mut found: Vec<_> = views
-            .values()
-            .filter(|view| wanted(&view.key))
-            .cloned()
-            .collect();
+        let mut found: Vec<_> = views.values().filter(|view| wanted(&view.key)).cloned().collect();
         found.sort_by(|a, b| a.key.cmp(&b.key));
         found
     }
 
     fn infos(&self, wanted: impl Fn(&ViewKey) -> bool) -> Vec<ViewInfo> {
-        self.matching(wanted)
-            .iter()
-            .filter_map(|view| lock(&view.state).info(&view.key))
-            .collect()
+        self.matching(wanted).iter().filter_map(|view| lock(&view.state).info(&view.key)).collect()
     }
 }
 
@@ -167,27 +151,15 @@ impl Store for MemoryStore {
             uid: body.head.uid.clone(),
             version: body.head.version,
             head: body.head.head.clone(),
-            body: Box::new(BodyReader {
-                bytes: Arc::clone(&body.bytes),
-                at: 0,
-            }),
+            body: Box::new(BodyReader { bytes: Arc::clone(&body.bytes), at: 0 }),
             length: body.bytes.len() as u64,
         }))
     }
 
-    fn begin_document(
-        &self,
-        key: &ViewKey,
-        head: DocumentHead,
-    ) -> Result<Box<dyn DocumentWriter>, StoreError> {
+    fn begin_document(&self, key: &ViewKey, head: DocumentHead) -> Result<Box<dyn DocumentWriter>, StoreError> {
         let view = self.make(key);
         let removals = lock(&view.state).removals;
-        Ok(Box::new(MemoryDocument {
-            view,
-            head,
-            removals,
-            bytes: Vec::new(),
-        }))
+        Ok(Box::new(MemoryDocument { view, head, removals, bytes: Vec::new() }))
     }
 
     fn confirm_document(&self, key: &ViewKey, uid: &str, version: Option<u64>) -> bool {
@@ -211,10 +183,7 @@ impl Store for MemoryStore {
         let (Content::Collection(index), Some(info)) = (&state.content, state.info(key)) else {
             return Ok(None);
         };
-        Ok(Some(Arc::new(Snapshot {
-            info,
-            index: Arc::clone(index),
-        })))
+        Ok(Some(Arc::new(Snapshot { info, index: Arc::clone(index) })))
     }
 
     fn begin_generation(&self, key: &ViewKey) -> Result<Box<dyn Generation>, StoreError> {
@@ -222,9 +191,7 @@ impl Store for MemoryStore {
         let mut state = lock(&view.state);
         state.next_draft += 1;
         let draft = state.next_draft;
-        let State {
-            drafts, content, ..
-        } = &mut *state;
+        let State { drafts, content, .. } = &mut *state;
         drafts.begin(draft, content.index());
         drop(state);
         Ok(Box::new(MemoryGeneration { view, draft }))
@@ -286,17 +253,8 @@ impl Content {
 }
 
 fn fold_into_collection(state: &mut State, changes: &[Change<'_>]) -> Folded {
-    let State {
-        content: Content::Collection(index),
-        drafts,
-        confirmed,
-        ..
-    } = state
-    else {
-        return Folded {
-            applied: 0,
-            version: None,
-        };
+    let State { content: Content::Collection(index), drafts, confirmed, .. } = state else {
+        return Folded { applied: 0, version: None };
     };
     let plan = plan_fold(index, changes);
     if plan.applied > 0 {
@@ -314,10 +272,7 @@ fn fold_into_collection(state: &mut State, changes: &[Change<'_>]) -> Folded {
     }
     drafts.remember(changes, Some((&plan.steps, index)));
     *confirmed = Some(SystemTime::now());
-    Folded {
-        applied: plan.applied,
-        version: plan.version,
-    }
+    Folded { applied: plan.applied, version: plan.version }
 }
 
 fn fold_into_drafts(state: &mut State, changes: &[Change<'_>]) -> Folded {
@@ -333,10 +288,7 @@ fn fold_into_drafts(state: &mut State, changes: &[Change<'_>]) -> Folded {
         }
         state.drafts.remember(std::slice::from_ref(change), None);
     }
-    Folded {
-        applied,
-        version: None,
-    }
+    Folded { applied, version: None }
 }
 
 fn entry(object: &ObjectRef, bytes: &[u8]) -> Arc<Entry<Bytes>> {
@@ -379,10 +331,7 @@ impl DocumentWriter for MemoryDocument {
         }
         let older = matches!(&state.content, Content::Document(held) if self.head.is_older_than(&held.head));
         if !older {
-            state.content = Content::Document(Arc::new(Body {
-                head: self.head,
-                bytes: self.bytes.into(),
-            }));
+            state.content = Content::Document(Arc::new(Body { head: self.head, bytes: self.bytes.into() }));
             state.confirmed = Some(SystemTime::now());
         }
         Ok(())
@@ -397,9 +346,7 @@ struct MemoryGeneration {
 impl Generation for MemoryGeneration {
     fn put(&mut self, object: &ObjectRef, bytes: &[u8]) -> Result<(), StoreError> {
         let mut state = lock(&self.view.state);
-        let State {
-            drafts, content, ..
-        } = &mut *state;
+        let State { drafts, content, .. } = &mut *state;
         if !drafts.has(self.draft) {
             return Err(StoreError::Abandoned);
         }
@@ -413,19 +360,9 @@ impl Generation for MemoryGeneration {
         lock(&self.view.state).drafts.supersede(self.draft);
     }
 
-    fn commit(
-        self: Box<Self>,
-        envelope: &[u8],
-        version: Option<u64>,
-        complete: bool,
-    ) -> Result<Committed, StoreError> {
+    fn commit(self: Box<Self>, envelope: &[u8], version: Option<u64>, complete: bool) -> Result<Committed, StoreError> {
         let mut state = lock(&self.view.state);
-        let State {
-            drafts,
-            content,
-            confirmed,
-            ..
-        } = &mut *state;
+        let State { drafts, content, confirmed, .. } = &mut *state;
         let plan = drafts.plan_commit(self.draft, content.index(), envelope, version, complete);
         let outcome = match plan.ok_or(StoreError::Abandoned)? {
             CommitPlan::Older => return Ok(Committed::Older),

@@ -30,10 +30,7 @@ pub(super) struct Streaming<'a> {
 impl<'a> Streaming<'a> {
     /// The reader over `inner`.
     pub(super) fn body(self, inner: BodyReader<'static>) -> StreamedBody<'a> {
-        StreamedBody {
-            inner,
-            streaming: Some(self),
-        }
+        StreamedBody { inner, streaming: Some(self) }
     }
 }
 
@@ -46,28 +43,13 @@ pub(super) struct StreamedBody<'a> {
 
 impl StreamedBody<'_> {
     fn wait(&self) -> io::Result<()> {
-        let Some(Streaming {
-            socket: Some(socket),
-            client,
-            down,
-            ..
-        }) = &self.streaming
-        else {
+        let Some(Streaming { socket: Some(socket), client, down, .. }) = &self.streaming else {
             return Err(io::ErrorKind::UnexpectedEof.into());
         };
-        match (Waits {
-            client: *client,
-            until: down,
-        })
-        .on(socket.as_fd(), PollFlags::IN, None)
-        {
+        match (Waits { client: *client, until: down }).on(socket.as_fd(), PollFlags::IN, None) {
             Ok(_) | Err(Interrupted::Deadline) => Ok(()),
-            Err(Interrupted::ClientGone) => {
-                Err(io::Error::new(io::ErrorKind::BrokenPipe, Fault::ClientGone))
-            }
-            Err(Interrupted::Ended) => {
-                Err(io::Error::new(io::ErrorKind::NetworkDown, Fault::LinkDown))
-            }
+            Err(Interrupted::ClientGone) => Err(io::Error::new(io::ErrorKind::BrokenPipe, Fault::ClientGone)),
+            Err(Interrupted::Ended) => Err(io::Error::new(io::ErrorKind::NetworkDown, Fault::LinkDown)),
             Err(Interrupted::Poll(e)) => Err(e),
         }
     }
@@ -78,10 +60,7 @@ impl StreamedBody<'_> {
         if let Some(streaming) = &self.streaming {
             streaming.link.report(Event::Broken, &why);
         }
-        let stalled = e
-            .get_ref()
-            .and_then(|e| e.downcast_ref())
-            .is_some_and(|e| matches!(e, ureq::Error::BodyStalled));
+        let stalled = e.get_ref().and_then(|e| e.downcast_ref()).is_some_and(|e| matches!(e, ureq::Error::BodyStalled));
         if e.kind() == io::ErrorKind::UnexpectedEof || stalled || Fault::in_io(e).is_some() {
             io::Error::new(io::ErrorKind::UnexpectedEof, why)
         } else {

@@ -146,10 +146,7 @@ mod tests {
         append(&mut buffers, b"abc");
         assert_eq!(buffers.output().len(), SIZE);
         buffers.release();
-        assert_eq!(
-            (buffers.input(), buffers.output.capacity()),
-            (&b"abc"[..], 0)
-        );
+        assert_eq!((buffers.input(), buffers.output.capacity()), (&b"abc"[..], 0));
         buffers.input_consume(3);
         buffers.release();
         assert_eq!((buffers.input(), buffers.input.capacity()), (&b""[..], 0));
@@ -161,10 +158,7 @@ mod tests {
         append(&mut buffers, &[1; SIZE]);
         buffers.input_consume(SIZE - 3);
         append(&mut buffers, &[2; 4]);
-        assert_eq!(
-            (buffers.input(), buffers.input.len()),
-            (&[1, 1, 1, 2, 2, 2, 2][..], SIZE)
-        );
+        assert_eq!((buffers.input(), buffers.input.len()), (&[1, 1, 1, 2, 2, 2, 2][..], SIZE));
     }
 
     #[test]

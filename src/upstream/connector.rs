@@ -44,11 +44,7 @@ pub(super) struct Dial {
 impl Dial {
     /// A connection with its handshake done, non-blocking. `budget`: not longer than this, and never longer than the
     /// limits above.
-    pub(super) fn dial(
-        &self,
-        waits: &Waits<'_>,
-        budget: Duration,
-    ) -> Result<(TcpStream, ClientConnection), Fault> {
+    pub(super) fn dial(&self, waits: &Waits<'_>, budget: Duration) -> Result<(TcpStream, ClientConnection), Fault> {
         let start = Instant::now();
         let socket = self.connect_tcp(waits, start + budget.min(CONNECT))?;
         let tls = self.handshake(&socket, waits, start + budget.min(CONNECT_AND_HANDSHAKE))?;
@@ -64,11 +60,7 @@ impl Dial {
                 break;
             }
             // Each address but the last gets half of what is left: a dead first one must not starve the others.
-            let share = if tried + 1 == addresses.len() {
-                left
-            } else {
-                left / 2
-            };
+            let share = if tried + 1 == addresses.len() { left } else { left / 2 };
             match connect_one(*address, waits, Instant::now() + share) {
                 Ok(socket) => {
                     self.addresses.worked(*address);
@@ -82,34 +74,20 @@ impl Dial {
         Err(last)
     }
 
-    fn handshake(
-        &self,
-        socket: &TcpStream,
-        waits: &Waits<'_>,
-        by: Instant,
-    ) -> Result<ClientConnection, Fault> {
-        let mut tls = ClientConnection::new(Arc::clone(&self.tls), self.name.clone())
-            .map_err(|e| Fault::from_tls(&e, true))?;
+    fn handshake(&self, socket: &TcpStream, waits: &Waits<'_>, by: Instant) -> Result<ClientConnection, Fault> {
+        let mut tls =
+            ClientConnection::new(Arc::clone(&self.tls), self.name.clone()).map_err(|e| Fault::from_tls(&e, true))?;
         let wait = |flags| {
             let late = || Fault::Connect("TLS handshake timed out".into());
-            waits
-                .on(socket.as_fd(), flags, Some(by))
-                .map_err(|interrupted| Fault::from_wait(interrupted, late))
+            waits.on(socket.as_fd(), flags, Some(by)).map_err(|interrupted| Fault::from_wait(interrupted, late))
         };
-        let broke =
-            |e: &io::Error| Fault::Connect(format!("{} during the TLS handshake", io_words(e)));
+        let broke = |e: &io::Error| Fault::Connect(format!("{} during the TLS handshake", io_words(e)));
         while tls.is_handshaking() || tls.wants_write() {
             let writing = tls.wants_write();
-            let moved = if writing {
-                tls.write_tls(&mut &*socket)
-            } else {
-                tls.read_tls(&mut &*socket)
-            };
+            let moved = if writing { tls.write_tls(&mut &*socket) } else { tls.read_tls(&mut &*socket) };
             match moved {
                 Ok(0) if !writing => {
-                    return Err(Fault::Connect(
-                        "connection closed during the TLS handshake".into(),
-                    ));
+                    return Err(Fault::Connect("connection closed during the TLS handshake".into()));
                 }
                 Ok(_) if writing => {}
                 Ok(_) => {
@@ -120,11 +98,7 @@ impl Dial {
                     }
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    wait(if writing {
-                        PollFlags::OUT
-                    } else {
-                        PollFlags::IN
-                    })?;
+                    wait(if writing { PollFlags::OUT } else { PollFlags::IN })?;
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(broke(&e)),
@@ -144,9 +118,7 @@ fn connect_one(address: SocketAddr, waits: &Waits<'_>, by: Instant) -> Result<Tc
             waits
                 .on(socket.as_fd(), PollFlags::OUT, Some(by))
                 .map_err(|interrupted| Fault::from_wait(interrupted, late))?;
-            sockopt::socket_error(&socket)
-                .and_then(|outcome| outcome)
-                .map_err(|e| failed(e.into()))?;
+            sockopt::socket_error(&socket).and_then(|outcome| outcome).map_err(|e| failed(e.into()))?;
         }
         Err(e) => return Err(failed(e.into())),
     }
@@ -154,17 +126,8 @@ fn connect_one(address: SocketAddr, waits: &Waits<'_>, by: Instant) -> Result<Tc
 }
 
 fn new_socket(address: SocketAddr) -> io::Result<OwnedFd> {
-    let family = if address.is_ipv4() {
-        AddressFamily::INET
-    } else {
-        AddressFamily::INET6
-    };
-    let socket = socket_with(
-        family,
-        SocketType::STREAM,
-        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-        None,
-    )?;
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
     sockopt::set_tcp_nodelay(&socket, true)?;
     sockopt::set_socket_keepalive(&socket, true)?;
     sockopt::set_tcp_keepidle(&socket, KEEPALIVE_IDLE)?;
@@ -176,19 +139,14 @@ fn new_socket(address: SocketAddr) -> io::Result<OwnedFd> {
 impl Connector for Dial {
     type Out = Wire;
 
-    fn connect(
-        &self,
-        _: &ConnectionDetails<'_>,
-        _: Option<()>,
-    ) -> Result<Option<Wire>, ureq::Error> {
+    fn connect(&self, _: &ConnectionDetails<'_>, _: Option<()>) -> Result<Option<Wire>, ureq::Error> {
         attempt::current(|attempt| {
             let attempt = attempt.ok_or(ureq::Error::ConnectionFailed)?;
             attempt.fresh = true;
             // From here on other connections of the pool are as good as any.
             attempt.only_fresh = false;
-            let (socket, tls) = self
-                .dial(&attempt.waits(), CONNECT_AND_HANDSHAKE)
-                .map_err(|fault| ureq::Error::Io(fault.into_io()))?;
+            let (socket, tls) =
+                self.dial(&attempt.waits(), CONNECT_AND_HANDSHAKE).map_err(|fault| ureq::Error::Io(fault.into_io()))?;
             Ok(Some(Wire::new(socket, tls, Arc::clone(&self.pulse))))
         })
     }
@@ -196,9 +154,7 @@ impl Connector for Dial {
 
 impl std::fmt::Debug for Dial {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Dial")
-            .field("addresses", &self.addresses)
-            .finish_non_exhaustive()
+        f.debug_struct("Dial").field("addresses", &self.addresses).finish_non_exhaustive()
     }
 }
 

@@ -66,11 +66,7 @@ impl Fault {
             };
         }
         let words = tls_words(e);
-        if handshaking {
-            Self::Connect(words)
-        } else {
-            Self::Torn(words)
-        }
+        if handshaking { Self::Connect(words) } else { Self::Torn(words) }
     }
 }
 
@@ -109,14 +105,13 @@ fn tls_words(e: &rustls::Error) -> String {
                 CertificateError::UnknownIssuer | CertificateError::BadSignature => {
                     "signed by an unknown authority".into()
                 }
-                CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-                    "expired".into()
-                }
+                CertificateError::Expired | CertificateError::ExpiredContext { .. } => "expired".into(),
                 CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
                     "not valid yet (is this machine's clock right?)".into()
                 }
-                CertificateError::NotValidForName
-                | CertificateError::NotValidForNameContext { .. } => "made for another name".into(),
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                    "made for another name".into()
+                }
                 CertificateError::Revoked => "revoked".into(),
                 other => format!("{other:?}"),
             };

@@ -19,13 +19,7 @@ use super::wait::Epoch;
 use super::{Answer, FetchError, Outgoing, OutgoingBody};
 
 /// Fields that belong to one connection or to the framing, which is ours to make. `Expect` too: the front has answered it.
-const OURS: [&str; 5] = [
-    "host",
-    "content-length",
-    "transfer-encoding",
-    "connection",
-    "expect",
-];
+const OURS: [&str; 5] = ["host", "content-length", "transfer-encoding", "connection", "expect"];
 
 /// Where requests go.
 pub(super) struct Target {
@@ -44,11 +38,7 @@ pub(super) fn fetch<'a>(
     let down = link.open().map_err(FetchError::Unreachable)?;
     let head = Head::new(target, &out)?;
     let stream = link.stream();
-    let mut body = out
-        .body
-        .take()
-        .map(Upload::new)
-        .filter(|body| body.left != Some(0));
+    let mut body = out.body.take().map(Upload::new).filter(|body| body.left != Some(0));
     let mut only_fresh = false;
     loop {
         let attempt = head.attempt(&out, &down, only_fresh)?;
@@ -62,16 +52,7 @@ pub(super) fn fetch<'a>(
         let error = match result {
             Ok(response) => {
                 link.report(Event::Connected, "");
-                return answer(
-                    response,
-                    Streaming {
-                        socket: attempt.socket,
-                        client: out.client,
-                        down,
-                        link,
-                        stream,
-                    },
-                );
+                return answer(response, Streaming { socket: attempt.socket, client: out.client, down, link, stream });
             }
             Err(error) => error,
         };
@@ -80,10 +61,7 @@ pub(super) fn fetch<'a>(
         }
         let (failure, event) = judge(&error, &attempt, link);
         let untouched = body.as_ref().is_none_or(|body| !body.begun);
-        if !only_fresh
-            && event == Some(Event::Broken)
-            && untouched
-            && may_repeat(out.method, body.is_some(), &attempt)
+        if !only_fresh && event == Some(Event::Broken) && untouched && may_repeat(out.method, body.is_some(), &attempt)
         {
             // The server had closed the pooled connection; its neighbours in the pool may be as old.
             only_fresh = true;
@@ -105,8 +83,7 @@ pub(super) fn fetch<'a>(
 /// section 9.2.2, RFC 9112 section 9.3.1). As in Go's `http.Transport` (`shouldRetryRequest`) that is GET, HEAD and
 /// OPTIONS, not DELETE or PUT: a second DELETE could hit an object that was made again in the meantime.
 fn may_repeat(method: &str, has_body: bool, attempt: &Attempt) -> bool {
-    !attempt.fresh
-        && (attempt.sent == 0 || (!has_body && matches!(method, "GET" | "HEAD" | "OPTIONS")))
+    !attempt.fresh && (attempt.sent == 0 || (!has_body && matches!(method, "GET" | "HEAD" | "OPTIONS")))
 }
 
 /// A request's head, checked.
@@ -119,10 +96,8 @@ struct Head {
 
 impl Head {
     fn new(target: &Target, out: &Outgoing<'_, '_>) -> Result<Self, FetchError> {
-        let unsendable =
-            |what: &str, e: &dyn fmt::Display| FetchError::Unsendable(format!("{what}: {e}"));
-        let method =
-            Method::from_bytes(out.method.as_bytes()).map_err(|e| unsendable("the method", &e))?;
+        let unsendable = |what: &str, e: &dyn fmt::Display| FetchError::Unsendable(format!("{what}: {e}"));
+        let method = Method::from_bytes(out.method.as_bytes()).map_err(|e| unsendable("the method", &e))?;
         // The http crate would cut a fragment off without a word.
         if !out.target.starts_with('/') || out.target.contains('#') {
             return Err(unsendable("the target", &"not an absolute path"));
@@ -142,18 +117,12 @@ impl Head {
                 continue;
             }
             longest_line = longest_line.max(name.len() + value.len());
-            let named =
-                HeaderName::from_bytes(name.as_bytes()).map_err(|e| unsendable(name, &e))?;
-            fields.push((
-                named,
-                HeaderValue::from_bytes(value).map_err(|e| unsendable(name, &e))?,
-            ));
+            let named = HeaderName::from_bytes(name.as_bytes()).map_err(|e| unsendable(name, &e))?;
+            fields.push((named, HeaderValue::from_bytes(value).map_err(|e| unsendable(name, &e))?));
         }
         match out.body.as_ref().map(|body| body.length) {
             // Without a length ureq would send an empty chunked body.
-            None | Some(Some(0))
-                if matches!(method, Method::POST | Method::PUT | Method::PATCH) =>
-            {
+            None | Some(Some(0)) if matches!(method, Method::POST | Method::PUT | Method::PATCH) => {
                 fields.push((ureq::http::header::CONTENT_LENGTH, 0.into()));
             }
             Some(Some(length)) if length > 0 => {
@@ -162,12 +131,7 @@ impl Head {
             _ => {}
         }
         // ` HTTP/1.1`, `: `, and two line ends.
-        Ok(Self {
-            method,
-            uri,
-            fields,
-            longest_line: longest_line + 16,
-        })
+        Ok(Self { method, uri, fields, longest_line: longest_line + 16 })
     }
 
     fn request<B>(&self, body: B) -> Request<B> {
@@ -180,16 +144,8 @@ impl Head {
         request
     }
 
-    fn attempt(
-        &self,
-        out: &Outgoing<'_, '_>,
-        down: &Arc<Epoch>,
-        only_fresh: bool,
-    ) -> Result<Attempt, FetchError> {
-        let client = out
-            .client
-            .map(|client| client.try_clone_to_owned())
-            .transpose();
+    fn attempt(&self, out: &Outgoing<'_, '_>, down: &Arc<Epoch>, only_fresh: bool) -> Result<Attempt, FetchError> {
+        let client = out.client.map(|client| client.try_clone_to_owned()).transpose();
         Ok(Attempt {
             client: client.map_err(|e| FetchError::Unreachable(io_words(&e)))?,
             down: Arc::clone(down),
@@ -208,21 +164,11 @@ fn answer(response: Response<Body>, streaming: Streaming<'_>) -> Result<Answer<'
     let (head, body) = response.into_parts();
     if head.status.as_u16() < 200 {
         // ureq swallows the others; a 101 nobody asked for would leave the client with a broken connection.
-        return Err(FetchError::Broken(format!(
-            "the upstream answered {} unasked",
-            head.status.as_u16()
-        )));
+        return Err(FetchError::Broken(format!("the upstream answered {} unasked", head.status.as_u16())));
     }
-    let headers = head
-        .headers
-        .iter()
-        .map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec()))
-        .collect();
-    Ok(Answer {
-        status: head.status.as_u16(),
-        headers,
-        body: Box::new(streaming.body(body.into_reader())),
-    })
+    let headers =
+        head.headers.iter().map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec())).collect();
+    Ok(Answer { status: head.status.as_u16(), headers, body: Box::new(streaming.body(body.into_reader())) })
 }
 
 /// What a failure is called, and what it says of the link.
@@ -233,31 +179,18 @@ fn judge(error: &ureq::Error, attempt: &Attempt, link: &Link) -> (FetchError, Op
             Some(Fault::ClientGone) => (FetchError::ClientGone, None),
             Some(Fault::LinkDown) => (FetchError::Unreachable(link.describe().reason), None),
             Some(Fault::FirstByte) => (FetchError::TimedOut, Some(Event::FirstByteTimeout)),
-            Some(Fault::Connect(why)) => (
-                FetchError::Unreachable(why.clone()),
-                Some(Event::ConnectFailed),
-            ),
+            Some(Fault::Connect(why)) => (FetchError::Unreachable(why.clone()), Some(Event::ConnectFailed)),
             // One identity's trouble; a probe tells whether it is everybody's.
-            Some(Fault::Refused(why)) => {
-                (FetchError::Unreachable(why.clone()), Some(Event::Broken))
-            }
+            Some(Fault::Refused(why)) => (FetchError::Unreachable(why.clone()), Some(Event::Broken)),
             Some(Fault::Torn(why)) => broken(why.clone()),
             None if e.kind() == io::ErrorKind::UnexpectedEof => broken("connection closed".into()),
             None => broken(io_words(e)),
         },
-        ureq::Error::LargeResponseHeader(..) => (
-            FetchError::Broken(format!(
-                "the answer's head is larger than {} bytes",
-                super::MAX_RESPONSE_HEAD
-            )),
-            None,
-        ),
-        ureq::Error::Http(_) | ureq::Error::BadUri(_) => {
-            (FetchError::Unsendable(error.to_string()), None)
+        ureq::Error::LargeResponseHeader(..) => {
+            (FetchError::Broken(format!("the answer's head is larger than {} bytes", super::MAX_RESPONSE_HEAD)), None)
         }
-        ureq::Error::Protocol(_) if attempt.sent == 0 => {
-            (FetchError::Unsendable(error.to_string()), None)
-        }
+        ureq::Error::Http(_) | ureq::Error::BadUri(_) => (FetchError::Unsendable(error.to_string()), None),
+        ureq::Error::Protocol(_) if attempt.sent == 0 => (FetchError::Unsendable(error.to_string()), None),
         ureq::Error::Protocol(e) => broken(format!("the answer is not HTTP: {e}")),
         other => broken(other.to_string()),
     }
@@ -274,21 +207,14 @@ struct Upload<'a> {
 
 impl<'a> Upload<'a> {
     fn new(OutgoingBody { reader, length }: OutgoingBody<'a>) -> Self {
-        Self {
-            reader,
-            left: length,
-            begun: false,
-            failed: None,
-        }
+        Self { reader, left: length, begun: false, failed: None }
     }
 }
 
 impl Read for Upload<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         self.begun = true;
-        let most = self.left.map_or(buf.len(), |left| {
-            usize::try_from(left).unwrap_or(usize::MAX).min(buf.len())
-        });
+        let most = self.left.map_or(buf.len(), |left| usize::try_from(left).unwrap_or(usize::MAX).min(buf.len()));
         let outcome = match self.reader.read(&mut buf[..most]) {
             // ureq would ask for the rest for ever.
             Ok(0) if most > 0 && self.left.is_some() => Err(io::ErrorKind::UnexpectedEof.into()),
@@ -309,11 +235,7 @@ impl Read for Upload<'_> {
 }
 
 /// A raw connection's failure, in the words of a fetch.
-pub(super) fn dial_failure(
-    fault: Fault,
-    client: Option<BorrowedFd<'_>>,
-    link: &Link,
-) -> FetchError {
+pub(super) fn dial_failure(fault: Fault, client: Option<BorrowedFd<'_>>, link: &Link) -> FetchError {
     debug_assert!(client.is_some() || !matches!(fault, Fault::ClientGone));
     match fault {
         Fault::ClientGone => FetchError::ClientGone,

@@ -111,61 +111,30 @@ impl State {
     pub(super) fn step(self, event: Event, now: Now) -> Step {
         match (self, event) {
             (Self::Up | Self::Suspect, Event::ConnectFailed | Event::ProbeFailed) => Step {
-                state: Self::Down {
-                    since: now.wall,
-                    pause: PROBE_FASTEST,
-                    not_ready_since: None,
-                },
+                state: Self::Down { since: now.wall, pause: PROBE_FASTEST, not_ready_since: None },
                 raise: Some(Raise::Down),
                 probe: Plan::After(PROBE_FASTEST),
             },
-            (Self::Up | Self::Suspect, Event::FirstByteTimeout | Event::Broken) => {
-                self.to(Self::Suspect, Plan::Now)
-            }
+            (Self::Up | Self::Suspect, Event::FirstByteTimeout | Event::Broken) => self.to(Self::Suspect, Plan::Now),
             (Self::Up, Event::Connected) => self.to(Self::Up, Plan::Keep),
-            (Self::Suspect, Event::Connected)
-            | (Self::Up | Self::Suspect, Event::ProbeOk | Event::ProbeNotReady) => {
+            (Self::Suspect, Event::Connected) | (Self::Up | Self::Suspect, Event::ProbeOk | Event::ProbeNotReady) => {
                 self.to(Self::Up, Plan::Cancel)
             }
-            (Self::Down { .. }, Event::ProbeOk) => Step {
-                state: Self::Up,
-                raise: Some(Raise::Up),
-                probe: Plan::Cancel,
-            },
-            (
-                Self::Down {
-                    since,
-                    not_ready_since,
-                    ..
-                },
-                Event::ProbeNotReady,
-            ) => {
+            (Self::Down { .. }, Event::ProbeOk) => {
+                Step { state: Self::Up, raise: Some(Raise::Up), probe: Plan::Cancel }
+            }
+            (Self::Down { since, not_ready_since, .. }, Event::ProbeNotReady) => {
                 let first = not_ready_since.unwrap_or(now.instant);
                 if now.instant.saturating_duration_since(first) >= NOT_READY_PATIENCE {
-                    return Step {
-                        state: Self::Up,
-                        raise: Some(Raise::Up),
-                        probe: Plan::Cancel,
-                    };
+                    return Step { state: Self::Up, raise: Some(Raise::Up), probe: Plan::Cancel };
                 }
                 // It will be ready soon, so it is asked often.
-                let state = Self::Down {
-                    since,
-                    pause: PROBE_FASTEST,
-                    not_ready_since: Some(first),
-                };
+                let state = Self::Down { since, pause: PROBE_FASTEST, not_ready_since: Some(first) };
                 self.to(state, Plan::After(PROBE_FASTEST))
             }
             (Self::Down { since, pause, .. }, Event::ProbeFailed) => {
                 let pause = (pause + PROBE_FASTEST).min(PROBE_SLOWEST);
-                self.to(
-                    Self::Down {
-                        since,
-                        pause,
-                        not_ready_since: None,
-                    },
-                    Plan::After(pause),
-                )
+                self.to(Self::Down { since, pause, not_ready_since: None }, Plan::After(pause))
             }
             // An answer to a straggler: worth a look, but only a probe says that new connections can be made.
             (Self::Down { .. }, Event::Connected) => self.to(self, Plan::Now),
@@ -176,15 +145,8 @@ impl State {
     }
 
     fn to(self, state: Self, probe: Plan) -> Step {
-        debug_assert_eq!(
-            matches!(self, Self::Down { .. }),
-            matches!(state, Self::Down { .. })
-        );
-        Step {
-            state,
-            raise: None,
-            probe,
-        }
+        debug_assert_eq!(matches!(self, Self::Down { .. }), matches!(state, Self::Down { .. }));
+        Step { state, raise: None, probe }
     }
 
     /// When silence has lasted long enough to probe: `streams` answers are awaited or being read, the upstream was last
@@ -203,73 +165,34 @@ mod tests {
     fn at(seconds: u32) -> Now {
         static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
         let passed = S * seconds;
-        Now {
-            instant: *START.get_or_init(Instant::now) + passed,
-            wall: SystemTime::UNIX_EPOCH + passed,
-        }
+        Now { instant: *START.get_or_init(Instant::now) + passed, wall: SystemTime::UNIX_EPOCH + passed }
     }
 
     fn down(pause: u32) -> State {
-        State::Down {
-            since: at(7).wall,
-            pause: S * pause,
-            not_ready_since: None,
-        }
+        State::Down { since: at(7).wall, pause: S * pause, not_ready_since: None }
     }
 
     #[test]
     fn the_table() {
         use Event::*;
         use State::{Suspect, Up};
-        let went_down = State::Down {
-            since: at(9).wall,
-            pause: S,
-            not_ready_since: None,
-        };
-        let not_ready = State::Down {
-            since: at(7).wall,
-            pause: S,
-            not_ready_since: Some(at(9).instant),
-        };
+        let went_down = State::Down { since: at(9).wall, pause: S, not_ready_since: None };
+        let not_ready = State::Down { since: at(7).wall, pause: S, not_ready_since: Some(at(9).instant) };
         let table = [
             (Up, Connected, Up, None, Plan::Keep),
-            (
-                Up,
-                ConnectFailed,
-                went_down,
-                Some(Raise::Down),
-                Plan::After(S),
-            ),
+            (Up, ConnectFailed, went_down, Some(Raise::Down), Plan::After(S)),
             (Up, FirstByteTimeout, Suspect, None, Plan::Now),
             (Up, Broken, Suspect, None, Plan::Now),
             (Up, ProbeOk, Up, None, Plan::Cancel),
             (Up, ProbeNotReady, Up, None, Plan::Cancel),
-            (
-                Up,
-                ProbeFailed,
-                went_down,
-                Some(Raise::Down),
-                Plan::After(S),
-            ),
+            (Up, ProbeFailed, went_down, Some(Raise::Down), Plan::After(S)),
             (Suspect, Connected, Up, None, Plan::Cancel),
-            (
-                Suspect,
-                ConnectFailed,
-                went_down,
-                Some(Raise::Down),
-                Plan::After(S),
-            ),
+            (Suspect, ConnectFailed, went_down, Some(Raise::Down), Plan::After(S)),
             (Suspect, FirstByteTimeout, Suspect, None, Plan::Now),
             (Suspect, Broken, Suspect, None, Plan::Now),
             (Suspect, ProbeOk, Up, None, Plan::Cancel),
             (Suspect, ProbeNotReady, Up, None, Plan::Cancel),
-            (
-                Suspect,
-                ProbeFailed,
-                went_down,
-                Some(Raise::Down),
-                Plan::After(S),
-            ),
+            (Suspect, ProbeFailed, went_down, Some(Raise::Down), Plan::After(S)),
             (down(3), Connected, down(3), None, Plan::Now),
             (down(3), ConnectFailed, down(3), None, Plan::Keep),
             (down(3), FirstByteTimeout, down(3), None, Plan::Keep),
@@ -280,15 +203,7 @@ mod tests {
             (down(5), ProbeFailed, down(5), None, Plan::After(5 * S)),
         ];
         for (from, event, state, raise, probe) in table {
-            assert_eq!(
-                from.step(event, at(9)),
-                Step {
-                    state,
-                    raise,
-                    probe
-                },
-                "{from:?} {event:?}"
-            );
+            assert_eq!(from.step(event, at(9)), Step { state, raise, probe }, "{from:?} {event:?}");
         }
     }
 
@@ -296,15 +211,8 @@ mod tests {
     fn an_upstream_that_never_gets_ready_is_taken_after_half_a_minute_in_a_row() {
         let waiting = down(1).step(Event::ProbeNotReady, at(10)).state;
         assert_eq!(waiting.step(Event::ProbeNotReady, at(39)).raise, None);
-        assert_eq!(
-            waiting.step(Event::ProbeNotReady, at(40)).raise,
-            Some(Raise::Up)
-        );
-        let again = waiting
-            .step(Event::ProbeFailed, at(20))
-            .state
-            .step(Event::ProbeNotReady, at(39))
-            .state;
+        assert_eq!(waiting.step(Event::ProbeNotReady, at(40)).raise, Some(Raise::Up));
+        let again = waiting.step(Event::ProbeFailed, at(20)).state.step(Event::ProbeNotReady, at(39)).state;
         assert_eq!(again.step(Event::ProbeNotReady, at(41)).raise, None);
     }
 

@@ -180,41 +180,20 @@ impl Upstream {
         let link = Link::new().map_err(UpstreamError::System)?;
         let dial = |pair| {
             let (addresses, pulse) = (Arc::clone(&addresses), Arc::clone(link.pulse()));
-            Ok(Dial {
-                addresses,
-                tls: trust.client(pair)?,
-                name: name.clone(),
-                pulse,
-            })
+            Ok(Dial { addresses, tls: trust.client(pair)?, name: name.clone(), pulse })
         };
         let anonymous = dial(None)?;
         let mut identities = HashMap::new();
         for pair in &config.pairs {
-            identities.insert(
-                Credentials::Certificate(pair.common_name.clone()),
-                Identity::new(dial(Some(pair))?),
-            );
+            identities.insert(Credentials::Certificate(pair.common_name.clone()), Identity::new(dial(Some(pair))?));
         }
         identities.insert(Credentials::None, Identity::new(anonymous.clone()));
 
-        let host = if config.port == 443 {
-            authority.host().to_owned()
-        } else {
-            authority.to_string()
-        };
+        let host = if config.port == 443 { authority.host().to_owned() } else { authority.to_string() };
         let base_path = config.base_path.clone();
         let probe_base = base_path.clone();
-        link.start(move |stop| probe::probe(&anonymous, &host, &probe_base, stop))
-            .map_err(UpstreamError::System)?;
-        Ok(Self {
-            identities,
-            target: Target {
-                authority,
-                base_path,
-            },
-            addresses,
-            link,
-        })
+        link.start(move |stop| probe::probe(&anonymous, &host, &probe_base, stop)).map_err(UpstreamError::System)?;
+        Ok(Self { identities, target: Target { authority, base_path }, addresses, link })
     }
 
     /// Sends one request and waits for the head of its answer. Returns at once where the link is down; what is learned
@@ -231,10 +210,7 @@ impl Upstream {
         client: Option<BorrowedFd<'_>>,
     ) -> Result<(TcpStream, ClientConnection), FetchError> {
         let down = self.link.open().map_err(FetchError::Unreachable)?;
-        let waits = Waits {
-            client,
-            until: &down,
-        };
+        let waits = Waits { client, until: &down };
         let dialled = self.identity(who)?.dial.dial(&waits, Duration::MAX);
         dialled.map_err(|fault| fetch::dial_failure(fault, client, &self.link))
     }
@@ -243,11 +219,7 @@ impl Upstream {
     /// connection.
     pub fn host_and_base_path(&self) -> (&str, &str) {
         let authority = &self.target.authority;
-        let host = if authority.port_u16() == Some(443) {
-            authority.host()
-        } else {
-            authority.as_str()
-        };
+        let host = if authority.port_u16() == Some(443) { authority.host() } else { authority.as_str() };
         (host, &self.target.base_path)
     }
 
@@ -263,9 +235,7 @@ impl Upstream {
     }
 
     fn identity(&self, who: &Credentials) -> Result<&Identity, FetchError> {
-        self.identities
-            .get(who)
-            .ok_or_else(|| FetchError::Unsendable(format!("no key pair for {who:?}")))
+        self.identities.get(who).ok_or_else(|| FetchError::Unsendable(format!("no key pair for {who:?}")))
     }
 }
 
@@ -287,19 +257,11 @@ impl Identity {
             .max_idle_connections_per_host(IDLE_CONNECTIONS)
             .max_idle_age(IDLE_AGE)
             .build();
-        Self {
-            agent: Agent::with_parts(config, dial.clone(), NoResolver),
-            dial,
-        }
+        Self { agent: Agent::with_parts(config, dial.clone(), NoResolver), dial }
     }
 }
 
 fn authority(config: &UpstreamConfig) -> Result<Authority, UpstreamError> {
-    let host = if config.host.contains(':') {
-        format!("[{}]", config.host)
-    } else {
-        config.host.clone()
-    };
-    Authority::try_from(format!("{host}:{}", config.port))
-        .map_err(|_| UpstreamError::Name(config.host.clone()))
+    let host = if config.host.contains(':') { format!("[{}]", config.host) } else { config.host.clone() };
+    Authority::try_from(format!("{host}:{}", config.port)).map_err(|_| UpstreamError::Name(config.host.clone()))
 }

@@ -24,11 +24,7 @@ pub(super) struct Pulse {
 
 impl Pulse {
     fn new() -> Self {
-        Self {
-            start: Instant::now(),
-            heard: AtomicU32::new(0),
-            streams: AtomicUsize::new(0),
-        }
+        Self { start: Instant::now(), heard: AtomicU32::new(0), streams: AtomicUsize::new(0) }
     }
 
     /// The upstream was heard now.
@@ -114,21 +110,13 @@ impl Link {
             pulse: Arc::new(Pulse::new()),
             stop: Epoch::new()?,
         };
-        Ok(Self {
-            shared: Arc::new(shared),
-            prober: Mutex::new(None),
-        })
+        Ok(Self { shared: Arc::new(shared), prober: Mutex::new(None) })
     }
 
     /// Starts the thread that probes. `probe` blocks until it knows, and gives up when the epoch ends.
-    pub(super) fn start(
-        &self,
-        probe: impl Fn(&Epoch) -> Probed + Send + 'static,
-    ) -> io::Result<()> {
+    pub(super) fn start(&self, probe: impl Fn(&Epoch) -> Probed + Send + 'static) -> io::Result<()> {
         let shared = Arc::clone(&self.shared);
-        let thread = std::thread::Builder::new()
-            .name("probe".into())
-            .spawn(move || shared.keep_probing(&probe))?;
+        let thread = std::thread::Builder::new().name("probe".into()).spawn(move || shared.keep_probing(&probe))?;
         *self.prober.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
         Ok(())
     }
@@ -169,16 +157,8 @@ impl Link {
             State::Down { since, .. } => Some(since),
             State::Up | State::Suspect => None,
         };
-        let last_up = self
-            .shared
-            .pulse
-            .heard()
-            .map(|heard| SystemTime::now() - heard.elapsed());
-        Outage {
-            since,
-            last_up,
-            reason: book.reason.clone(),
-        }
+        let last_up = self.shared.pulse.heard().map(|heard| SystemTime::now() - heard.elapsed());
+        Outage { since, last_up, reason: book.reason.clone() }
     }
 
     /// Ends both epochs, so that whoever waits on this link stops waiting, and joins the prober. The link is down from
@@ -196,10 +176,7 @@ impl Link {
             book.down.end();
             book.up.end();
             self.shared.changed.notify_all();
-            self.prober
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take()
+            self.prober.lock().unwrap_or_else(PoisonError::into_inner).take()
         };
         if let Some(prober) = prober
             && prober.join().is_err()
@@ -250,11 +227,7 @@ impl Shared {
         }
         if matches!(
             event,
-            Event::ConnectFailed
-                | Event::FirstByteTimeout
-                | Event::Broken
-                | Event::ProbeFailed
-                | Event::ProbeNotReady
+            Event::ConnectFailed | Event::FirstByteTimeout | Event::Broken | Event::ProbeFailed | Event::ProbeNotReady
         ) {
             reason.clone_into(&mut book.reason);
         }
@@ -271,10 +244,7 @@ impl Shared {
             }
             (Some(Raise::Up), State::Down { since, .. }) => {
                 let lasted = SystemTime::now().duration_since(since).unwrap_or_default();
-                log::warn!(
-                    "the link to the upstream is up again after {} s",
-                    lasted.as_secs()
-                );
+                log::warn!("the link to the upstream is up again after {} s", lasted.as_secs());
                 book.up.end();
             }
             _ => {}
@@ -290,9 +260,7 @@ impl Shared {
         while !book.stopping {
             book.renew_epochs();
             let heard = self.pulse.heard().unwrap_or(self.pulse.start);
-            let quiet = book
-                .state
-                .quiet_probe(self.pulse.streams.load(Ordering::Relaxed), heard);
+            let quiet = book.state.quiet_probe(self.pulse.streams.load(Ordering::Relaxed), heard);
             let due = [book.probe_at, quiet].into_iter().flatten().min();
             let left = due.map(|due| due.saturating_duration_since(Instant::now()));
             if left == Some(Duration::ZERO) {
@@ -302,18 +270,11 @@ impl Shared {
                 self.report(event, &reason);
                 book = self.lock();
             } else if let Some(left) = left {
-                book = self
-                    .changed
-                    .wait_timeout(book, left)
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .0;
+                book = self.changed.wait_timeout(book, left).unwrap_or_else(PoisonError::into_inner).0;
             } else {
                 self.sleeping.store(true, Ordering::SeqCst);
                 if self.pulse.streams.load(Ordering::SeqCst) == 0 || book.state != State::Up {
-                    book = self
-                        .changed
-                        .wait(book)
-                        .unwrap_or_else(PoisonError::into_inner);
+                    book = self.changed.wait(book).unwrap_or_else(PoisonError::into_inner);
                 }
                 self.sleeping.store(false, Ordering::SeqCst);
             }
@@ -340,17 +301,11 @@ impl Book {
 }
 
 fn now() -> Now {
-    Now {
-        instant: Instant::now(),
-        wall: SystemTime::now(),
-    }
+    Now { instant: Instant::now(), wall: SystemTime::now() }
 }
 
 /// Up to a quarter of `pause`, from the clock's small digits: enough that nodes do not probe in step.
 fn jitter(pause: Duration) -> Duration {
-    let digits = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default()
-        .subsec_nanos();
+    let digits = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().subsec_nanos();
     pause / 4 * (digits / 1000 % 100) / 100
 }

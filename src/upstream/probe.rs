@@ -22,13 +22,9 @@ const HEAD: usize = 512;
 /// Looks once. `authority` is the `Host`; `base_path` as in the configuration. Gives up when `stop` ends.
 pub(super) fn probe(dial: &Dial, authority: &str, base_path: &str, stop: &Epoch) -> Probed {
     let by = Instant::now() + BUDGET;
-    let waits = Waits {
-        client: None,
-        until: stop,
-    };
-    let status = dial
-        .dial(&waits, BUDGET)
-        .and_then(|(socket, tls)| ask(&socket, tls, authority, base_path, &waits, by));
+    let waits = Waits { client: None, until: stop };
+    let status =
+        dial.dial(&waits, BUDGET).and_then(|(socket, tls)| ask(&socket, tls, authority, base_path, &waits, by));
     let (event, reason) = match status {
         Ok(status) => (judge(status), format!("/readyz answered {status}")),
         // Something that wants a certificate is there; those who have one will tell.
@@ -61,15 +57,8 @@ fn ask(
 ) -> Result<u16, Fault> {
     let torn = |e: io::Error| Fault::Torn(io_words(&e));
     let wait = |flags| {
-        let late = || {
-            Fault::Torn(format!(
-                "no answer to a probe within {} s",
-                BUDGET.as_secs()
-            ))
-        };
-        waits
-            .on(socket.as_fd(), flags, Some(by))
-            .map_err(|interrupted| Fault::from_wait(interrupted, late))
+        let late = || Fault::Torn(format!("no answer to a probe within {} s", BUDGET.as_secs()));
+        waits.on(socket.as_fd(), flags, Some(by)).map_err(|interrupted| Fault::from_wait(interrupted, late))
     };
     let user_agent = concat!("lite-apiserver/", env!("CARGO_PKG_VERSION"), " (probe)");
     let request = format!(
@@ -80,39 +69,26 @@ fn ask(
     let mut filled = 0;
     loop {
         let writing = tls.wants_write();
-        let moved = if writing {
-            tls.write_tls(&mut &*socket)
-        } else {
-            tls.read_tls(&mut &*socket)
-        };
+        let moved = if writing { tls.write_tls(&mut &*socket) } else { tls.read_tls(&mut &*socket) };
         match moved {
             Ok(0) if !writing => return Err(Fault::Torn("connection closed".into())),
             Ok(_) if writing => continue,
             Ok(_) => {}
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                wait(if writing {
-                    PollFlags::OUT
-                } else {
-                    PollFlags::IN
-                })?;
+                wait(if writing { PollFlags::OUT } else { PollFlags::IN })?;
                 continue;
             }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
             Err(e) => return Err(torn(e)),
         }
-        tls.process_new_packets()
-            .map_err(|e| Fault::from_tls(&e, false))?;
+        tls.process_new_packets().map_err(|e| Fault::from_tls(&e, false))?;
         match tls.reader().read(&mut head[filled..]) {
             Ok(0) => return Err(Fault::Torn("connection closed".into())),
             Ok(amount) => filled += amount,
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => continue,
             Err(e) => return Err(torn(e)),
         }
-        if let Some(line) = head[..filled]
-            .split(|b| *b == b'\n')
-            .next()
-            .filter(|line| line.len() < filled)
-        {
+        if let Some(line) = head[..filled].split(|b| *b == b'\n').next().filter(|line| line.len() < filled) {
             return status(line).ok_or_else(|| Fault::Torn("the answer is not HTTP".into()));
         }
         if filled == HEAD {
@@ -125,11 +101,7 @@ fn ask(
 fn status(line: &[u8]) -> Option<u16> {
     let line = line.strip_prefix(b"HTTP/1.")?;
     let code = line.get(2..5)?;
-    std::str::from_utf8(code)
-        .ok()?
-        .parse()
-        .ok()
-        .filter(|code| (100..=599).contains(code))
+    std::str::from_utf8(code).ok()?.parse().ok().filter(|code| (100..=599).contains(code))
 }
 
 #[cfg(test)]
@@ -157,13 +129,7 @@ mod tests {
     fn a_status_line_is_http_1_or_nothing() {
         assert_eq!(status(b"HTTP/1.1 200 OK\r"), Some(200));
         assert_eq!(status(b"HTTP/1.0 503\r"), Some(503));
-        for line in [
-            &b"HTTP/2 200"[..],
-            b"HTTP/1.1 20",
-            b"HTTP/1.1 abc OK",
-            b"SSH-2.0-x",
-            b"",
-        ] {
+        for line in [&b"HTTP/2 200"[..], b"HTTP/1.1 20", b"HTTP/1.1 abc OK", b"SSH-2.0-x", b""] {
             assert_eq!(status(line), None);
         }
     }

@@ -43,19 +43,8 @@ struct Lookup {
 impl Addresses {
     /// `host` is a DNS name, or an IP address that needs no look-up.
     pub(super) fn new(host: &str, port: u16) -> Self {
-        let addresses = host
-            .parse::<IpAddr>()
-            .map(|ip| SocketAddr::new(ip, port))
-            .into_iter()
-            .collect();
-        Self {
-            host: host.into(),
-            port,
-            known: Mutex::new(Known {
-                addresses,
-                ..Known::default()
-            }),
-        }
+        let addresses = host.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, port)).into_iter().collect();
+        Self { host: host.into(), port, known: Mutex::new(Known { addresses, ..Known::default() }) }
     }
 
     /// The addresses to try, in order; never empty. Waits until `by` at most.
@@ -68,11 +57,7 @@ impl Addresses {
             }
             (self.look_up(&mut known)?, known.addresses.clone())
         };
-        let by = if old.is_empty() {
-            by
-        } else {
-            by.min(Instant::now() + REFRESH_PATIENCE)
-        };
+        let by = if old.is_empty() { by } else { by.min(Instant::now() + REFRESH_PATIENCE) };
         match waits.on(done.as_fd(), PollFlags::IN, Some(by)) {
             Ok(_) | Err(Interrupted::Deadline) => {}
             Err(interrupted) => return Err(Fault::from_wait(interrupted, || Fault::LinkDown)),
@@ -83,9 +68,7 @@ impl Addresses {
             old.clone_from(&known.addresses);
         }
         if old.is_empty() {
-            Err(Fault::Connect(failed.unwrap_or_else(|| {
-                format!("name {} not found: no answer from DNS", self.host)
-            })))
+            Err(Fault::Connect(failed.unwrap_or_else(|| format!("name {} not found: no answer from DNS", self.host))))
         } else {
             Ok(old)
         }
@@ -114,18 +97,8 @@ impl Addresses {
             return;
         };
         let Ok(never) = Epoch::new() else { return };
-        let waits = Waits {
-            client: None,
-            until: &never,
-        };
-        if waits
-            .on(
-                lookup.done.as_fd(),
-                PollFlags::IN,
-                Some(Instant::now() + patience),
-            )
-            .is_ok()
-        {
+        let waits = Waits { client: None, until: &never };
+        if waits.on(lookup.done.as_fd(), PollFlags::IN, Some(Instant::now() + patience)).is_ok() {
             let _ = lookup.thread.join();
         }
     }
@@ -153,8 +126,7 @@ impl Addresses {
         if let Some(lookup) = &known.lookup {
             return Ok(Arc::clone(&lookup.done));
         }
-        let cannot =
-            |e: std::io::Error| Fault::Connect(format!("name {} not looked up: {e}", self.host));
+        let cannot = |e: std::io::Error| Fault::Connect(format!("name {} not looked up: {e}", self.host));
         let done = Arc::new(Epoch::new().map_err(cannot)?);
         let ended = EndAtDrop(Arc::clone(&done));
         let (host, port) = (self.host.clone(), self.port);
@@ -169,10 +141,7 @@ impl Addresses {
                 }
             })
             .map_err(cannot)?;
-        known.lookup = Some(Lookup {
-            done: Arc::clone(&done),
-            thread,
-        });
+        known.lookup = Some(Lookup { done: Arc::clone(&done), thread });
         Ok(done)
     }
 }
@@ -192,13 +161,7 @@ mod tests {
 
     fn get(addresses: &Addresses) -> Result<Vec<SocketAddr>, Fault> {
         let never = Epoch::new().unwrap();
-        addresses.get(
-            &Waits {
-                client: None,
-                until: &never,
-            },
-            Instant::now() + Duration::from_secs(20),
-        )
+        addresses.get(&Waits { client: None, until: &never }, Instant::now() + Duration::from_secs(20))
     }
 
     #[test]
@@ -227,22 +190,14 @@ mod tests {
 
     #[test]
     fn an_unknown_name_is_named() {
-        let Fault::Connect(words) = get(&Addresses::new("no such name.invalid", 1)).unwrap_err()
-        else {
-            panic!()
-        };
-        assert!(
-            words.starts_with("name no such name.invalid not found"),
-            "{words}"
-        );
+        let Fault::Connect(words) = get(&Addresses::new("no such name.invalid", 1)).unwrap_err() else { panic!() };
+        assert!(words.starts_with("name no such name.invalid not found"), "{words}");
     }
 
     #[test]
     fn what_took_a_connection_comes_first() {
         let addresses = Addresses::new("some.invalid", 1);
-        let all: Vec<SocketAddr> = ["192.0.2.1:1", "192.0.2.2:1", "192.0.2.3:1"]
-            .map(|a| a.parse().unwrap())
-            .into();
+        let all: Vec<SocketAddr> = ["192.0.2.1:1", "192.0.2.2:1", "192.0.2.3:1"].map(|a| a.parse().unwrap()).into();
         addresses.lock().addresses.clone_from(&all);
         addresses.worked(all[2]);
         assert_eq!(get(&addresses).unwrap(), [all[2], all[0], all[1]]);

@@ -45,9 +45,7 @@ impl fmt::Display for UpstreamError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Pem { file, why } => write!(f, "{}: {why}", file.display()),
-            Self::NoCa => {
-                f.write_str("no CA for the upstream's certificate (give one, or say --insecure)")
-            }
+            Self::NoCa => f.write_str("no CA for the upstream's certificate (give one, or say --insecure)"),
             Self::KeyPair { cert, why } => write!(f, "{} and its key: {why}", cert.display()),
             Self::Name(name) => write!(f, "{name:?} is neither a host name nor an IP address"),
             Self::System(e) => write!(f, "{e}"),
@@ -84,27 +82,18 @@ impl Trust {
             let file = config.ca_file.as_deref().ok_or(UpstreamError::NoCa)?;
             let mut roots = RootCertStore::empty();
             for ca in certificates(file)? {
-                roots.add(ca).map_err(|e| UpstreamError::Pem {
-                    file: file.into(),
-                    why: e.to_string(),
-                })?;
+                roots.add(ca).map_err(|e| UpstreamError::Pem { file: file.into(), why: e.to_string() })?;
             }
             WebPkiServerVerifier::builder_with_provider(roots.into(), Arc::clone(&provider))
                 .build()
-                .map_err(|e| UpstreamError::Pem {
-                    file: file.into(),
-                    why: e.to_string(),
-                })?
+                .map_err(|e| UpstreamError::Pem { file: file.into(), why: e.to_string() })?
         };
         Ok(Self { provider, verifier })
     }
 
     /// A configuration that shows `pair`, or no certificate. Each has its own session cache: a resumed session would carry
     /// the identity of the first one.
-    pub(super) fn client(
-        &self,
-        pair: Option<&KeyPairFiles>,
-    ) -> Result<Arc<ClientConfig>, UpstreamError> {
+    pub(super) fn client(&self, pair: Option<&KeyPairFiles>) -> Result<Arc<ClientConfig>, UpstreamError> {
         let builder = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_protocol_versions(rustls::ALL_VERSIONS)
             .map_err(UpstreamError::Tls)?
@@ -113,17 +102,11 @@ impl Trust {
         let mut config = match pair {
             None => builder.with_no_client_auth(),
             Some(pair) => {
-                let key =
-                    PrivateKeyDer::from_pem_file(&pair.key).map_err(|e| UpstreamError::Pem {
-                        file: pair.key.clone(),
-                        why: pem_words(&e, "private key"),
-                    })?;
+                let key = PrivateKeyDer::from_pem_file(&pair.key)
+                    .map_err(|e| UpstreamError::Pem { file: pair.key.clone(), why: pem_words(&e, "private key") })?;
                 builder
                     .with_client_auth_cert(certificates(&pair.cert)?, key)
-                    .map_err(|e| UpstreamError::KeyPair {
-                        cert: pair.cert.clone(),
-                        why: e.to_string(),
-                    })?
+                    .map_err(|e| UpstreamError::KeyPair { cert: pair.cert.clone(), why: e.to_string() })?
             }
         };
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -132,19 +115,11 @@ impl Trust {
 }
 
 fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, UpstreamError> {
-    let bad = |why| UpstreamError::Pem {
-        file: file.into(),
-        why,
-    };
-    let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(file)
-        .and_then(Iterator::collect)
-        .map_err(|e| bad(pem_words(&e, "certificate")));
+    let bad = |why| UpstreamError::Pem { file: file.into(), why };
+    let found: Result<Vec<_>, _> =
+        CertificateDer::pem_file_iter(file).and_then(Iterator::collect).map_err(|e| bad(pem_words(&e, "certificate")));
     let found = found?;
-    if found.is_empty() {
-        Err(bad("holds no PEM certificate".into()))
-    } else {
-        Ok(found)
-    }
+    if found.is_empty() { Err(bad("holds no PEM certificate".into())) } else { Ok(found) }
 }
 
 fn pem_words(e: &rustls::pki_types::pem::Error, wanted: &str) -> String {
@@ -177,12 +152,7 @@ impl ServerCertVerifier for Anyone {
         cert: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(
-            message,
-            cert,
-            signed,
-            &self.0.signature_verification_algorithms,
-        )
+        verify_tls12_signature(message, cert, signed, &self.0.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -191,12 +161,7 @@ impl ServerCertVerifier for Anyone {
         cert: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(
-            message,
-            cert,
-            signed,
-            &self.0.signature_verification_algorithms,
-        )
+        verify_tls13_signature(message, cert, signed, &self.0.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

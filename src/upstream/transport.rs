@@ -48,13 +48,7 @@ enum Seen {
 impl Wire {
     /// `socket` is non-blocking, the handshake is done.
     pub(super) fn new(socket: TcpStream, tls: ClientConnection, pulse: Arc<Pulse>) -> Self {
-        Self {
-            socket: Arc::new(socket),
-            tls,
-            buffers: TidalBuffers::default(),
-            pulse,
-            deaf: false,
-        }
+        Self { socket: Arc::new(socket), tls, buffers: TidalBuffers::default(), pulse, deaf: false }
     }
 
     /// Takes in what has arrived, until there is plaintext or nothing more. Never waits. An end without `close_notify` is
@@ -103,9 +97,7 @@ impl Wire {
             let Some(attempt) = attempt.as_deref_mut() else {
                 return Ok(None);
             };
-            let by = *attempt
-                .answer_by
-                .get_or_insert_with(|| Instant::now() + attempt.first_byte);
+            let by = *attempt.answer_by.get_or_insert_with(|| Instant::now() + attempt.first_byte);
             attempt
                 .waits()
                 .on(self.socket.as_fd(), PollFlags::IN, Some(by))
@@ -117,11 +109,7 @@ impl Wire {
         let mut rest = self.buffers.written(amount);
         while !rest.is_empty() && !self.deaf {
             // rustls takes at most its buffer's limit (64 KiB) before it must be written out.
-            let taken = self
-                .tls
-                .writer()
-                .write(rest)
-                .map_err(|e| Fault::Torn(io_words(&e)))?;
+            let taken = self.tls.writer().write(rest).map_err(|e| Fault::Torn(io_words(&e)))?;
             rest = &rest[taken..];
             let consumed = amount - rest.len();
             self.flush(attempt)?;
@@ -158,19 +146,10 @@ impl Wire {
 
     /// Waits until the socket takes more (`false`) or an answer begins (`true`).
     fn answered_early(&mut self, waits: &Waits<'_>, by: Instant) -> Result<bool, Fault> {
-        let stalled = || {
-            Fault::Torn(format!(
-                "the upstream took nothing for {} s",
-                STALL.as_secs()
-            ))
-        };
+        let stalled = || Fault::Torn(format!("the upstream took nothing for {} s", STALL.as_secs()));
         loop {
             let seen = waits
-                .on(
-                    self.socket.as_fd(),
-                    PollFlags::OUT | PollFlags::IN,
-                    Some(by),
-                )
+                .on(self.socket.as_fd(), PollFlags::OUT | PollFlags::IN, Some(by))
                 .map_err(|interrupted| Fault::from_wait(interrupted, stalled))?;
             if seen.contains(PollFlags::OUT) {
                 return Ok(false);
@@ -192,11 +171,8 @@ impl Transport for Wire {
     fn transmit_output(&mut self, amount: usize, _: NextTimeout) -> Result<(), ureq::Error> {
         attempt::current(|attempt| {
             let attempt = attempt.ok_or(ureq::Error::ConnectionFailed)?;
-            attempt
-                .socket
-                .get_or_insert_with(|| Arc::clone(&self.socket));
-            self.send(amount, attempt)
-                .map_err(|fault| ureq::Error::Io(fault.into_io()))
+            attempt.socket.get_or_insert_with(|| Arc::clone(&self.socket));
+            self.send(amount, attempt).map_err(|fault| ureq::Error::Io(fault.into_io()))
         })
     }
 
@@ -211,8 +187,7 @@ impl Transport for Wire {
     /// Asked when a connection goes into the pool and when it is to come out. Late session tickets (RFC 8446 section
     /// 4.6.1) are taken in; an end, an alert or an answer to nothing close it.
     fn is_open(&mut self) -> bool {
-        let only_fresh =
-            attempt::current(|attempt| attempt.is_some_and(|attempt| attempt.only_fresh));
+        let only_fresh = attempt::current(|attempt| attempt.is_some_and(|attempt| attempt.only_fresh));
         !only_fresh && !self.deaf && matches!(self.look(), Ok(Seen::Nothing))
     }
 
@@ -231,8 +206,6 @@ impl Drop for Wire {
 
 impl fmt::Debug for Wire {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Wire")
-            .field("socket", &self.socket)
-            .finish_non_exhaustive()
+        f.debug_struct("Wire").field("socket", &self.socket).finish_non_exhaustive()
     }
 }

@@ -21,10 +21,7 @@ pub struct Epoch {
 impl Epoch {
     /// An epoch that has not ended. Fails where the process has no file descriptor left.
     pub fn new() -> io::Result<Self> {
-        Ok(Self {
-            event: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
-            ended: AtomicBool::new(false),
-        })
+        Ok(Self { event: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?, ended: AtomicBool::new(false) })
     }
 
     /// Ends it: the descriptor is readable from now on. Ending it twice does nothing.
@@ -81,10 +78,8 @@ impl Waits<'_> {
     ) -> Result<PollFlags, Interrupted> {
         loop {
             let timeout = by.map(|by| by.saturating_duration_since(Instant::now()));
-            let timeout = timeout.map(|left| Timespec {
-                tv_sec: left.as_secs().cast_signed(),
-                tv_nsec: left.subsec_nanos().into(),
-            });
+            let timeout = timeout
+                .map(|left| Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() });
             // Without a client its place is taken by the awaited descriptor with nothing asked of it.
             let (client, gone) = match self.client {
                 Some(client) => (client, PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR),
@@ -130,30 +125,13 @@ mod tests {
         let (awaited, _peer) = UnixStream::pair().unwrap();
         let (client, other_end) = UnixStream::pair().unwrap();
         let until = Epoch::new().unwrap();
-        let waits = Waits {
-            client: Some(client.as_fd()),
-            until: &until,
-        };
-        assert!(matches!(
-            waits.on(awaited.as_fd(), PollFlags::IN, Some(soon())),
-            Err(Interrupted::Deadline)
-        ));
-        assert!(
-            waits
-                .on(awaited.as_fd(), PollFlags::OUT, Some(soon()))
-                .unwrap()
-                .contains(PollFlags::OUT)
-        );
+        let waits = Waits { client: Some(client.as_fd()), until: &until };
+        assert!(matches!(waits.on(awaited.as_fd(), PollFlags::IN, Some(soon())), Err(Interrupted::Deadline)));
+        assert!(waits.on(awaited.as_fd(), PollFlags::OUT, Some(soon())).unwrap().contains(PollFlags::OUT));
         until.end();
-        assert!(matches!(
-            waits.on(awaited.as_fd(), PollFlags::OUT, None),
-            Err(Interrupted::Ended)
-        ));
+        assert!(matches!(waits.on(awaited.as_fd(), PollFlags::OUT, None), Err(Interrupted::Ended)));
         other_end.shutdown(std::net::Shutdown::Write).unwrap();
-        assert!(matches!(
-            waits.on(awaited.as_fd(), PollFlags::OUT, None),
-            Err(Interrupted::ClientGone)
-        ));
+        assert!(matches!(waits.on(awaited.as_fd(), PollFlags::OUT, None), Err(Interrupted::ClientGone)));
     }
 
     #[test]
@@ -164,11 +142,7 @@ mod tests {
                 let until = Arc::clone(&until);
                 std::thread::spawn(move || {
                     let (awaited, _peer) = UnixStream::pair().unwrap();
-                    Waits {
-                        client: None,
-                        until: &until,
-                    }
-                    .on(awaited.as_fd(), PollFlags::IN, None)
+                    Waits { client: None, until: &until }.on(awaited.as_fd(), PollFlags::IN, None)
                 })
             })
             .collect();

@@ -36,9 +36,7 @@ struct Folder {
 impl Folders {
     /// The views of a scope and path.
     pub(super) fn views(&self, shared: &Shared, scope: &str, path: &str) -> Vec<Arc<View>> {
-        self.folder(shared, scope, path, false)
-            .and_then(|folder| lock(&folder.views).clone())
-            .unwrap_or_default()
+        self.folder(shared, scope, path, false).and_then(|folder| lock(&folder.views).clone()).unwrap_or_default()
     }
 
     /// The view of this key, if anything might be recorded in it.

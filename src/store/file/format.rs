@@ -92,8 +92,12 @@ impl Header {
         let (file_id, seq) = (fields.u64()?, fields.u64()?);
         let lengths = [fields.u32()?, fields.u32()?, fields.u32()?, fields.u32()?];
         let mut texts = lengths.iter().map(|&length| fields.text(length as usize));
-        let key =
-            ViewKey { scope: texts.next()??, path: texts.next()??, query: texts.next()??, representation: texts.next()?? };
+        let key = ViewKey {
+            scope: texts.next()??,
+            path: texts.next()??,
+            query: texts.next()??,
+            representation: texts.next()??,
+        };
         Some(Self { file_id, seq, key })
     }
 }

@@ -79,7 +79,9 @@ mod tests {
         let name_ab = name(&key("a", "b"));
         let file = file_name(&name_ab, 12);
         assert_eq!(parse_file_name(OsStr::new(&file)), Some((name_ab.as_str(), 12)));
-        for foreign in ["lock", "x.1", &name_ab, &format!("{name_ab}.01"), &format!("{name_ab}.+1"), &format!("{name_ab}.")] {
+        for foreign in
+            ["lock", "x.1", &name_ab, &format!("{name_ab}.01"), &format!("{name_ab}.+1"), &format!("{name_ab}.")]
+        {
             assert_eq!(parse_file_name(OsStr::new(foreign)), None, "{foreign}");
         }
         // What moves from one part into the next is another key.

@@ -29,7 +29,8 @@ impl Source {
     /// Reads the payload of a record; one that is damaged is reported, and its file set aside.
     fn read<'a>(&self, loc: Loc, record: &'a mut Vec<u8>) -> io::Result<super::format::Body<'a>> {
         read_record(&*self.file, self.file_id, loc, record).inspect_err(|error| {
-            let _ = self.shared.failed("read", &self.view.path(self.seq), io::Error::new(error.kind(), error.to_string()));
+            let _ =
+                self.shared.failed("read", &self.view.path(self.seq), io::Error::new(error.kind(), error.to_string()));
             self.view.damaged(&self.shared, self.seq);
         })
     }

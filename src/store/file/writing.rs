@@ -6,9 +6,7 @@ use std::time::SystemTime;
 
 use super::super::drafts::{CommitPlan, FoldPlan, Replace, plan_fold};
 use super::super::index::{Entry, Index};
-use super::super::{
-    Change, Committed, DocumentHead, DocumentWriter, Folded, Generation, ObjectRef, StoreError, lock,
-};
+use super::super::{Change, Committed, DocumentHead, DocumentWriter, Folded, Generation, ObjectRef, StoreError, lock};
 use super::format::{Batch, Loc, Record, State};
 use super::reading::BodyReader;
 use super::scan::{Content, DocumentBody};

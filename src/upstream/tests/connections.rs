@@ -16,20 +16,9 @@ fn a_connection_is_used_again_after_a_whole_answer_of_any_kind() {
         });
         Then::Next
     });
-    for (method, body) in [
-        ("HEAD", ""),
-        ("PUT", ""),
-        ("POST", ""),
-        ("DELETE", "abc"),
-        ("HEAD", ""),
-    ] {
+    for (method, body) in [("HEAD", ""), ("PUT", ""), ("POST", ""), ("DELETE", "abc"), ("HEAD", "")] {
         let mut whole = String::new();
-        scene
-            .send(method)
-            .unwrap()
-            .body
-            .read_to_string(&mut whole)
-            .unwrap();
+        scene.send(method).unwrap().body.read_to_string(&mut whole).unwrap();
         assert_eq!(whole, body, "{method}");
         assert_eq!(scene.get().unwrap(), b"1", "{method}");
     }
@@ -68,21 +57,13 @@ fn an_answer_that_is_dropped_half_read_takes_its_connection_with_it() {
 
 #[test]
 fn a_connection_that_the_server_closed_while_idle_is_not_used() {
-    for script in [
-        |e: &mut Exchange<'_>| (number(e), Then::Close).1,
-        |e: &mut Exchange<'_>| (number(e), Then::Cut).1,
-    ] {
+    for script in [|e: &mut Exchange<'_>| (number(e), Then::Close).1, |e: &mut Exchange<'_>| (number(e), Then::Cut).1] {
         let scene = scene(script);
         assert_eq!(scene.get().unwrap(), b"1");
         std::thread::sleep(Duration::from_millis(300));
         // Not even a request that may not be repeated fails.
         let mut whole = String::new();
-        scene
-            .send("POST")
-            .unwrap()
-            .body
-            .read_to_string(&mut whole)
-            .unwrap();
+        scene.send("POST").unwrap().body.read_to_string(&mut whole).unwrap();
         assert_eq!(whole, "2");
     }
 }
@@ -122,10 +103,7 @@ fn one_stale_connection_makes_all_of_the_pool_suspect() {
     let seen = AtomicUsize::new(0);
     let scene = scene(move |exchange| {
         if exchange.connection > OLD {
-            exchange.send(format!(
-                "HTTP/1.1 204 No Content\r\nX-Connection: {}\r\n\r\n",
-                exchange.connection
-            ));
+            exchange.send(format!("HTTP/1.1 204 No Content\r\nX-Connection: {}\r\n\r\n", exchange.connection));
             return Then::Next;
         }
         if seen.fetch_add(1, Ordering::SeqCst) >= OLD {
@@ -142,10 +120,7 @@ fn one_stale_connection_makes_all_of_the_pool_suspect() {
     // Its single repetition must not meet the next stale one; and the fresh connection is kept, as always.
     for _ in 0..2 {
         let answer = scene.send("GET").unwrap();
-        assert_eq!(
-            (answer.status, answer.headers[0].1.as_slice()),
-            (204, &b"4"[..])
-        );
+        assert_eq!((answer.status, answer.headers[0].1.as_slice()), (204, &b"4"[..]));
     }
 }
 
@@ -157,10 +132,7 @@ fn a_fresh_connection_that_breaks_is_no_leftover_and_nothing_is_repeated() {
         count.fetch_add(1, Ordering::SeqCst);
         Then::Close
     });
-    assert!(matches!(
-        scene.send("GET").map(|a| a.status),
-        Err(FetchError::Broken(_))
-    ));
+    assert!(matches!(scene.send("GET").map(|a| a.status), Err(FetchError::Broken(_))));
     assert_eq!(requests.load(Ordering::SeqCst), 1);
 }
 
@@ -169,23 +141,14 @@ fn certificates_go_up_per_identity_and_never_for_others() {
     let pki = Pki::new();
     let server = StandIn::start(pki.server(ALL_VERSIONS, true), |exchange| {
         let certificate = exchange.tls.conn.peer_certificates().unwrap()[0].clone();
-        exchange.send(format!(
-            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n",
-            certificate.len()
-        ));
+        exchange.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", certificate.len()));
         exchange.send(certificate);
         Then::Next
     });
     let pairs = vec![pki.pair("one"), pki.pair("two")];
-    let upstream = Upstream::new(&UpstreamConfig {
-        pairs,
-        ..pki.config(server.port)
-    })
-    .unwrap();
+    let upstream = Upstream::new(&UpstreamConfig { pairs, ..pki.config(server.port) }).unwrap();
     for (name, other) in [("one", "two"), ("two", "one"), ("one", "two")] {
-        let mut answer = upstream
-            .fetch(&Credentials::Certificate(name.into()), request("GET", "/"))
-            .unwrap();
+        let mut answer = upstream.fetch(&Credentials::Certificate(name.into()), request("GET", "/")).unwrap();
         let mut certificate = Vec::new();
         answer.body.read_to_end(&mut certificate).unwrap();
         assert!(
@@ -202,33 +165,18 @@ fn certificates_go_up_per_identity_and_never_for_others() {
     // That is one identity's trouble: the link is there, and the others are served.
     std::thread::sleep(Duration::from_millis(300));
     assert!(!is_down(upstream.link().state()));
-    upstream
-        .fetch(&Credentials::Certificate("one".into()), request("GET", "/"))
-        .unwrap();
+    upstream.fetch(&Credentials::Certificate("one".into()), request("GET", "/")).unwrap();
 }
 
 #[test]
 fn tls_1_2_will_do_and_insecure_trusts_anyone() {
     let (pki, other) = (Pki::new(), Pki::new());
     let server = StandIn::start(other.server(&[&rustls::version::TLS12], false), number);
-    let config = UpstreamConfig {
-        insecure: true,
-        ca_file: None,
-        ..pki.config(server.port)
-    };
+    let config = UpstreamConfig { insecure: true, ca_file: None, ..pki.config(server.port) };
     let upstream = Upstream::new(&config).unwrap();
-    assert_eq!(
-        upstream
-            .fetch(&Credentials::None, request("GET", "/"))
-            .unwrap()
-            .status,
-        200
-    );
+    assert_eq!(upstream.fetch(&Credentials::None, request("GET", "/")).unwrap().status, 200);
     let (socket, tls) = upstream.dial(&Credentials::None, None).unwrap();
-    assert_eq!(
-        tls.protocol_version(),
-        Some(rustls::ProtocolVersion::TLSv1_2)
-    );
+    assert_eq!(tls.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_2));
     assert!(socket.nodelay().unwrap());
 }
 
@@ -239,53 +187,17 @@ fn bad_files_are_named_at_start() {
     let mut pair = pki.pair("one");
     spoil(&pair.key);
     let table = [
-        (
-            UpstreamConfig {
-                ca_file: Some(missing),
-                ..pki.config(1)
-            },
-            "none.pem",
-        ),
-        (
-            UpstreamConfig {
-                ca_file: None,
-                ..pki.config(1)
-            },
-            "--insecure",
-        ),
-        (
-            UpstreamConfig {
-                pairs: vec![pair.clone()],
-                ..pki.config(1)
-            },
-            "one.key: holds no PEM private key",
-        ),
-        (
-            UpstreamConfig {
-                host: "a b".into(),
-                ..pki.config(1)
-            },
-            "a b",
-        ),
-        (
-            UpstreamConfig {
-                tls_server_name: Some("c d".into()),
-                ..pki.config(1)
-            },
-            "c d",
-        ),
+        (UpstreamConfig { ca_file: Some(missing), ..pki.config(1) }, "none.pem"),
+        (UpstreamConfig { ca_file: None, ..pki.config(1) }, "--insecure"),
+        (UpstreamConfig { pairs: vec![pair.clone()], ..pki.config(1) }, "one.key: holds no PEM private key"),
+        (UpstreamConfig { host: "a b".into(), ..pki.config(1) }, "a b"),
+        (UpstreamConfig { tls_server_name: Some("c d".into()), ..pki.config(1) }, "c d"),
     ];
     for (config, word) in table {
         let words = Upstream::new(&config).err().unwrap().to_string();
         assert!(words.contains(word), "{words}");
     }
     pair.key = pki.pair("two").key;
-    let words = Upstream::new(&UpstreamConfig {
-        pairs: vec![pair],
-        ..pki.config(1)
-    })
-    .err()
-    .unwrap()
-    .to_string();
+    let words = Upstream::new(&UpstreamConfig { pairs: vec![pair], ..pki.config(1) }).err().unwrap().to_string();
     assert!(words.contains("one.pem and its key"), "{words}");
 }

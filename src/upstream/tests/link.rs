@@ -5,11 +5,7 @@ use super::*;
 #[test]
 fn a_refused_connection_takes_the_link_down_at_once() {
     let pki = Pki::new();
-    let free = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let upstream = Upstream::new(&pki.config(free)).unwrap();
     match upstream.fetch(&Credentials::None, request("GET", "/")) {
         Err(FetchError::Unreachable(why)) => {
@@ -20,9 +16,7 @@ fn a_refused_connection_takes_the_link_down_at_once() {
     assert!(is_down(upstream.link().state()));
     let outage = upstream.link().describe();
     assert!(
-        outage.since.is_some()
-            && outage.last_up.is_none()
-            && outage.reason.starts_with("connection refused"),
+        outage.since.is_some() && outage.last_up.is_none() && outage.reason.starts_with("connection refused"),
         "{outage:?}"
     );
 }
@@ -31,15 +25,9 @@ fn a_refused_connection_takes_the_link_down_at_once() {
 fn a_certificate_that_is_not_trusted_is_told_in_plain_words() {
     let (pki, other) = (Pki::new(), Pki::new());
     let server = StandIn::start(other.server(ALL_VERSIONS, false), number);
-    let elsewhere = UpstreamConfig {
-        tls_server_name: Some("elsewhere".into()),
-        ..other.config(server.port)
-    };
+    let elsewhere = UpstreamConfig { tls_server_name: Some("elsewhere".into()), ..other.config(server.port) };
     for (config, words) in [
-        (
-            pki.config(server.port),
-            "certificate not trusted: signed by an unknown authority",
-        ),
+        (pki.config(server.port), "certificate not trusted: signed by an unknown authority"),
         (elsewhere, "certificate not trusted: made for another name"),
     ] {
         let upstream = Upstream::new(&config).unwrap();
@@ -70,11 +58,7 @@ fn a_black_hole_costs_the_first_request_a_connect_timeout_and_the_next_nothing()
     }
     assert!(start.elapsed() > Duration::from_millis(500));
     let start = Instant::now();
-    assert!(
-        upstream
-            .fetch(&Credentials::None, request("GET", "/"))
-            .is_err()
-    );
+    assert!(upstream.fetch(&Credentials::None, request("GET", "/")).is_err());
     assert!(start.elapsed() < Duration::from_secs(1));
 }
 
@@ -97,32 +81,16 @@ fn a_probe_finds_a_link_down_and_up_again_without_any_request() {
     let pki = Pki::new();
     let server = StandIn::start(pki.server(ALL_VERSIONS, false), number);
     server.ready.store(503, Ordering::SeqCst);
-    let scene = Scene {
-        upstream: Upstream::new(&pki.config(server.port)).unwrap(),
-        server,
-        _pki: pki,
-    };
+    let scene = Scene { upstream: Upstream::new(&pki.config(server.port)).unwrap(), server, _pki: pki };
     scene.wait_for(is_down);
     let up = scene.upstream.link().up_epoch();
     let next_down = scene.upstream.link().down_epoch();
-    assert_eq!(
-        scene.upstream.link().describe().reason,
-        "/readyz answered 503"
-    );
+    assert_eq!(scene.upstream.link().describe().reason, "/readyz answered 503");
     assert!(!up.has_ended() && !next_down.has_ended());
     scene.server.ready.store(403, Ordering::SeqCst);
     let never = Epoch::new().unwrap();
-    let waits = Waits {
-        client: None,
-        until: &never,
-    };
-    waits
-        .on(
-            up.as_fd(),
-            rustix::event::PollFlags::IN,
-            Some(Instant::now() + LONG),
-        )
-        .unwrap();
+    let waits = Waits { client: None, until: &never };
+    waits.on(up.as_fd(), rustix::event::PollFlags::IN, Some(Instant::now() + LONG)).unwrap();
     assert_eq!(scene.upstream.link().state(), LinkState::Up);
     assert!(!next_down.has_ended());
     assert!(scene.upstream.link().describe().last_up.is_some());
@@ -141,10 +109,7 @@ fn a_watch_in_a_black_hole_ends_within_ten_seconds() {
     let mut answer = scene.send("GET").unwrap();
     scene.server.ready.store(0, Ordering::SeqCst);
     let start = Instant::now();
-    assert_eq!(
-        answer.body.read(&mut [0; 9]).unwrap_err().kind(),
-        io::ErrorKind::NetworkDown
-    );
+    assert_eq!(answer.body.read(&mut [0; 9]).unwrap_err().kind(), io::ErrorKind::NetworkDown);
     assert!(start.elapsed() < LONG, "{:?}", start.elapsed());
 }
 

@@ -33,37 +33,22 @@ fn scene(script: impl Fn(&mut Exchange<'_>) -> Then + Send + Sync + 'static) -> 
     let pki = Pki::new();
     let server = StandIn::start(pki.server(ALL_VERSIONS, false), script);
     let upstream = Upstream::new(&pki.config(server.port)).unwrap();
-    Scene {
-        upstream,
-        server,
-        _pki: pki,
-    }
+    Scene { upstream, server, _pki: pki }
 }
 
 fn request<'a>(method: &'a str, target: &'a str) -> Outgoing<'a, 'a> {
-    Outgoing {
-        method,
-        target,
-        headers: &[],
-        body: None,
-        first_byte: LONG,
-        client: None,
-    }
+    Outgoing { method, target, headers: &[], body: None, first_byte: LONG, client: None }
 }
 
 impl Scene {
     fn send(&self, method: &'static str) -> Result<Answer<'_>, FetchError> {
-        self.upstream
-            .fetch(&Credentials::None, request(method, "/x"))
+        self.upstream.fetch(&Credentials::None, request(method, "/x"))
     }
 
     /// The whole body of a GET.
     fn get(&self) -> io::Result<Vec<u8>> {
         let mut whole = Vec::new();
-        let mut answer = self
-            .upstream
-            .fetch(&Credentials::None, request("GET", "/x"))
-            .map_err(io::Error::other)?;
+        let mut answer = self.upstream.fetch(&Credentials::None, request("GET", "/x")).map_err(io::Error::other)?;
         answer.body.read_to_end(&mut whole)?;
         Ok(whole)
     }
@@ -71,11 +56,7 @@ impl Scene {
     fn wait_for(&self, wanted: impl Fn(LinkState) -> bool) {
         let end = Instant::now() + LONG;
         while !wanted(self.upstream.link().state()) {
-            assert!(
-                Instant::now() < end,
-                "the link stays {:?}",
-                self.upstream.link().state()
-            );
+            assert!(Instant::now() < end, "the link stays {:?}", self.upstream.link().state());
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -88,9 +69,6 @@ fn is_down(state: LinkState) -> bool {
 /// Answers with the connection's number.
 fn number(exchange: &mut Exchange<'_>) -> Then {
     let number = exchange.connection.to_string();
-    exchange.send(format!(
-        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{number}",
-        number.len()
-    ));
+    exchange.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{number}", number.len()));
     Then::Next
 }

@@ -9,15 +9,9 @@ fn a_stalled_first_byte_times_out_and_the_link_is_looked_at() {
         Then::Cut
     });
     let start = Instant::now();
-    let out = Outgoing {
-        first_byte: Duration::from_millis(300),
-        ..request("GET", "/x")
-    };
+    let out = Outgoing { first_byte: Duration::from_millis(300), ..request("GET", "/x") };
     let outcome = scene.upstream.fetch(&Credentials::None, out);
-    assert!(matches!(
-        outcome.map(|a| a.status),
-        Err(FetchError::TimedOut)
-    ));
+    assert!(matches!(outcome.map(|a| a.status), Err(FetchError::TimedOut)));
     assert!(start.elapsed() >= Duration::from_millis(300));
     // The probe finds the upstream well.
     scene.wait_for(|state| state == LinkState::Up);
@@ -31,17 +25,8 @@ fn a_first_byte_timeout_with_a_dead_probe_takes_the_link_down() {
         Then::Cut
     });
     scene.server.ready.store(0, Ordering::SeqCst);
-    let out = Outgoing {
-        first_byte: Duration::from_millis(100),
-        ..request("GET", "/x")
-    };
-    assert!(matches!(
-        scene
-            .upstream
-            .fetch(&Credentials::None, out)
-            .map(|a| a.status),
-        Err(FetchError::TimedOut)
-    ));
+    let out = Outgoing { first_byte: Duration::from_millis(100), ..request("GET", "/x") };
+    assert!(matches!(scene.upstream.fetch(&Credentials::None, out).map(|a| a.status), Err(FetchError::TimedOut)));
     scene.wait_for(is_down);
     // From now on nothing is sent, and nobody waits.
     let start = Instant::now();
@@ -72,22 +57,13 @@ fn a_client_that_hangs_up_frees_the_request_and_its_connection() {
             std::thread::sleep(Duration::from_millis(100));
             drop(other_end);
         });
-        let out = Outgoing {
-            client: Some(client.as_fd()),
-            ..request("GET", "/x?watch=1")
-        };
+        let out = Outgoing { client: Some(client.as_fd()), ..request("GET", "/x?watch=1") };
         match scene.upstream.fetch(&Credentials::None, out) {
             Ok(mut answer) => {
                 assert!(send_head);
-                assert_eq!(
-                    answer.body.read(&mut [0; 9]).unwrap_err().kind(),
-                    io::ErrorKind::BrokenPipe
-                );
+                assert_eq!(answer.body.read(&mut [0; 9]).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
             }
-            Err(error) => assert!(
-                !send_head && matches!(error, FetchError::ClientGone),
-                "{error}"
-            ),
+            Err(error) => assert!(!send_head && matches!(error, FetchError::ClientGone), "{error}"),
         }
         seen.recv_timeout(LONG).unwrap();
         hang_up.join().unwrap();
@@ -111,23 +87,14 @@ fn a_link_that_is_found_down_wakes_whoever_waits() {
         let watch = threads.spawn(|| {
             let mut whole = Vec::new();
             let mut answer = scene.send("GET").unwrap();
-            (
-                answer.body.read_to_end(&mut whole).unwrap_err().kind(),
-                whole,
-            )
+            (answer.body.read_to_end(&mut whole).unwrap_err().kind(), whole)
         });
         let write = threads.spawn(|| scene.send("POST").err());
         begins.recv_timeout(LONG).unwrap();
         begins.recv_timeout(LONG).unwrap();
         std::thread::sleep(Duration::from_millis(100));
-        scene
-            .upstream
-            .link()
-            .report(Event::ConnectFailed, "the cable was cut");
-        assert_eq!(
-            watch.join().unwrap(),
-            (io::ErrorKind::NetworkDown, b"abc".to_vec())
-        );
+        scene.upstream.link().report(Event::ConnectFailed, "the cable was cut");
+        assert_eq!(watch.join().unwrap(), (io::ErrorKind::NetworkDown, b"abc".to_vec()));
         match write.join().unwrap() {
             Some(FetchError::Unreachable(why)) => assert_eq!(why, "the cable was cut"),
             other => panic!("{other:?}"),

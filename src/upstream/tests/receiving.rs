@@ -22,11 +22,7 @@ fn a_torn_body_is_never_taken_for_whole() {
                 if polite { Then::Close } else { Then::Cut }
             });
             let error = scene.get().unwrap_err();
-            assert_eq!(
-                error.kind(),
-                io::ErrorKind::UnexpectedEof,
-                "{head} {body} {polite}: {error}"
-            );
+            assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "{head} {body} {polite}: {error}");
         }
     }
 }
@@ -61,23 +57,14 @@ fn informational_answers_do_not_leak_and_a_switch_of_protocols_is_refused() {
         Then::Next
     });
     assert_eq!(scene.get().unwrap(), b"1");
-    assert!(matches!(
-        scene.send("POST").map(|a| a.status),
-        Err(FetchError::Broken(_))
-    ));
+    assert!(matches!(scene.send("POST").map(|a| a.status), Err(FetchError::Broken(_))));
 }
 
 #[test]
 fn a_head_may_be_as_large_as_64_kib() {
     let scene = scene(|exchange| {
-        let field = "x".repeat(if exchange.head.starts_with("GET") {
-            60_000
-        } else {
-            70_000
-        });
-        exchange.send(format!(
-            "HTTP/1.1 200 OK\r\nX-Large: {field}\r\nContent-Length: 3\r\n\r\nabc"
-        ));
+        let field = "x".repeat(if exchange.head.starts_with("GET") { 60_000 } else { 70_000 });
+        exchange.send(format!("HTTP/1.1 200 OK\r\nX-Large: {field}\r\nContent-Length: 3\r\n\r\nabc"));
         Then::Next
     });
     let answer = scene.send("GET").unwrap();
@@ -104,10 +91,5 @@ fn a_large_body_comes_down_whole() {
     });
     let whole = scene.get().unwrap();
     assert_eq!(whole.len(), SIZE);
-    assert!(
-        whole
-            .chunks(1000)
-            .enumerate()
-            .all(|(i, piece)| piece.iter().all(|b| *b == i as u8))
-    );
+    assert!(whole.chunks(1000).enumerate().all(|(i, piece)| piece.iter().all(|b| *b == i as u8)));
 }

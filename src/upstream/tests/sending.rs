@@ -21,24 +21,9 @@ fn a_request_goes_up_as_it_is_with_host_and_framing_and_nothing_else() {
     .map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()))
     .into();
     let port = scene.server.port;
-    for (method, framing) in [
-        ("GET", ""),
-        ("POST", "content-length: 0\r\n"),
-        ("DELETE", ""),
-        ("BREW", ""),
-    ] {
-        let out = Outgoing {
-            headers: &headers,
-            ..request(method, "/api/v1/pods?labelSelector=%21a&x={1}")
-        };
-        assert_eq!(
-            scene
-                .upstream
-                .fetch(&Credentials::None, out)
-                .unwrap()
-                .status,
-            204
-        );
+    for (method, framing) in [("GET", ""), ("POST", "content-length: 0\r\n"), ("DELETE", ""), ("BREW", "")] {
+        let out = Outgoing { headers: &headers, ..request(method, "/api/v1/pods?labelSelector=%21a&x={1}") };
+        assert_eq!(scene.upstream.fetch(&Credentials::None, out).unwrap().status, 204);
         let head = seen.recv_timeout(LONG).unwrap();
         let expected = format!(
             "{method} /api/v1/pods?labelSelector=%21a&x={{1}} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\naccept: a\r\naccept: b\r\nx-y: \u{e9}\r\n{framing}\r\n"
@@ -55,23 +40,13 @@ fn a_base_path_and_a_header_line_larger_than_the_buffers_go_up() {
         heads.send(exchange.head.clone()).unwrap();
         number(exchange)
     });
-    let config = UpstreamConfig {
-        base_path: "/k8s/c1".into(),
-        ..pki.config(server.port)
-    };
+    let config = UpstreamConfig { base_path: "/k8s/c1".into(), ..pki.config(server.port) };
     let upstream = Upstream::new(&config).unwrap();
     let headers = [("authorization".to_owned(), vec![b'x'; 50_000])];
-    let out = Outgoing {
-        headers: &headers,
-        ..request("GET", "/api")
-    };
+    let out = Outgoing { headers: &headers, ..request("GET", "/api") };
     assert_eq!(upstream.fetch(&Credentials::None, out).unwrap().status, 200);
     let head = seen.recv_timeout(LONG).unwrap();
-    assert!(
-        head.starts_with("GET /k8s/c1/api HTTP/1.1\r\n") && head.len() > 50_000,
-        "{} bytes",
-        head.len()
-    );
+    assert!(head.starts_with("GET /k8s/c1/api HTTP/1.1\r\n") && head.len() > 50_000, "{} bytes", head.len());
 }
 
 #[test]
@@ -79,33 +54,14 @@ fn what_cannot_be_sent_is_said_and_is_no_fault_of_the_link() {
     let scene = scene(number);
     let bad_value = [("a".to_owned(), b"b\r\nc: d".to_vec())];
     let bad_name = [("a b".to_owned(), Vec::new())];
-    for (target, headers) in [
-        ("x", &[][..]),
-        ("/a b", &[]),
-        ("/<", &[]),
-        ("/a#b", &[]),
-        ("/x", &bad_value),
-        ("/x", &bad_name),
-    ] {
-        let outcome = scene.upstream.fetch(
-            &Credentials::None,
-            Outgoing {
-                headers,
-                ..request("GET", target)
-            },
-        );
-        assert!(
-            matches!(outcome.map(|a| a.status), Err(FetchError::Unsendable(_))),
-            "{target} {headers:?}"
-        );
+    for (target, headers) in
+        [("x", &[][..]), ("/a b", &[]), ("/<", &[]), ("/a#b", &[]), ("/x", &bad_value), ("/x", &bad_name)]
+    {
+        let outcome = scene.upstream.fetch(&Credentials::None, Outgoing { headers, ..request("GET", target) });
+        assert!(matches!(outcome.map(|a| a.status), Err(FetchError::Unsendable(_))), "{target} {headers:?}");
     }
-    let outcome = scene
-        .upstream
-        .fetch(&Credentials::Certificate("who".into()), request("GET", "/"));
-    assert!(matches!(
-        outcome.map(|a| a.status),
-        Err(FetchError::Unsendable(_))
-    ));
+    let outcome = scene.upstream.fetch(&Credentials::Certificate("who".into()), request("GET", "/"));
+    assert!(matches!(outcome.map(|a| a.status), Err(FetchError::Unsendable(_))));
     assert_eq!(scene.upstream.link().state(), LinkState::Up);
 }
 
@@ -116,43 +72,22 @@ fn bodies_stream_up_chunked_and_by_length() {
         let total = if exchange.head.contains("transfer-encoding: chunked\r\n") {
             read_chunked(exchange.tls).unwrap()
         } else {
-            assert!(
-                exchange.head.contains("content-length: 20000000\r\n"),
-                "{}",
-                exchange.head
-            );
+            assert!(exchange.head.contains("content-length: 20000000\r\n"), "{}", exchange.head);
             io::copy(&mut exchange.tls.take(SIZE), &mut io::sink()).unwrap()
         };
-        exchange.send(format!(
-            "HTTP/1.1 201 Created\r\nContent-Length: 8\r\n\r\n{total}"
-        ));
+        exchange.send(format!("HTTP/1.1 201 Created\r\nContent-Length: 8\r\n\r\n{total}"));
         Then::Next
     });
     for length in [None, Some(SIZE)] {
         for method in ["PUT", "DELETE"] {
             // One byte more than announced is there: it must not be taken.
             let mut reader = io::repeat(7).take(SIZE + u64::from(length.is_some()));
-            let body = Some(OutgoingBody {
-                reader: &mut reader,
-                length,
-            });
-            let mut answer = scene
-                .upstream
-                .fetch(
-                    &Credentials::None,
-                    Outgoing {
-                        body,
-                        ..request(method, "/x")
-                    },
-                )
-                .unwrap();
+            let body = Some(OutgoingBody { reader: &mut reader, length });
+            let mut answer =
+                scene.upstream.fetch(&Credentials::None, Outgoing { body, ..request(method, "/x") }).unwrap();
             let mut whole = String::new();
             answer.body.read_to_string(&mut whole).unwrap();
-            assert_eq!(
-                (answer.status, whole.as_str()),
-                (201, "20000000"),
-                "{method} {length:?}"
-            );
+            assert_eq!((answer.status, whole.as_str()), (201, "20000000"), "{method} {length:?}");
         }
     }
 }
@@ -171,21 +106,11 @@ fn a_body_that_ends_early_or_fails_is_the_clients_fault() {
     });
     let mut short = &b"abc"[..];
     for (reader, length, kind) in [
-        (
-            &mut short as &mut dyn Read,
-            Some(4),
-            io::ErrorKind::UnexpectedEof,
-        ),
+        (&mut short as &mut dyn Read, Some(4), io::ErrorKind::UnexpectedEof),
         (&mut Failing, None, io::ErrorKind::TimedOut),
     ] {
         let body = Some(OutgoingBody { reader, length });
-        match scene.upstream.fetch(
-            &Credentials::None,
-            Outgoing {
-                body,
-                ..request("PUT", "/x")
-            },
-        ) {
+        match scene.upstream.fetch(&Credentials::None, Outgoing { body, ..request("PUT", "/x") }) {
             Err(FetchError::ClientBody(e)) => assert_eq!(e.kind(), kind),
             other => panic!("{:?}", other.map(|a| a.status)),
         }
@@ -201,20 +126,13 @@ fn an_answer_that_comes_before_the_body_is_through_is_the_answer() {
         let scene = scene(move |exchange| {
             exchange.send("HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno");
             // The body is not read: the answer must be noticed while nothing can be written, or when that fails.
-            let patience = if closes {
-                Duration::from_secs(1)
-            } else {
-                3 * LONG
-            };
+            let patience = if closes { Duration::from_secs(1) } else { 3 * LONG };
             let _ = until.lock().unwrap().recv_timeout(patience);
             Then::Close
         });
         let mut reader = io::repeat(7).take(50_000_000);
         let out = Outgoing {
-            body: Some(OutgoingBody {
-                reader: &mut reader,
-                length: Some(50_000_000),
-            }),
+            body: Some(OutgoingBody { reader: &mut reader, length: Some(50_000_000) }),
             ..request("PUT", "/x")
         };
         let start = Instant::now();

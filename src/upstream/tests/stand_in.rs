@@ -27,11 +27,7 @@ pub(super) struct Pki {
 impl Pki {
     pub(super) fn new() -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let name = format!(
-            "lite-apiserver-upstream-{}-{}",
-            std::process::id(),
-            COUNT.fetch_add(1, Ordering::Relaxed)
-        );
+        let name = format!("lite-apiserver-upstream-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let dir = std::env::temp_dir().join(name);
         fs::create_dir_all(&dir).unwrap();
         let mut params = CertificateParams::new([]).unwrap();
@@ -39,11 +35,7 @@ impl Pki {
         let key = KeyPair::generate().unwrap();
         let ca = params.self_signed(&key).unwrap();
         fs::write(dir.join("ca.pem"), ca.pem()).unwrap();
-        Self {
-            dir,
-            issuer: Issuer::new(params, key),
-            ca,
-        }
+        Self { dir, issuer: Issuer::new(params, key), ca }
     }
 
     pub(super) fn file(&self, name: &str) -> PathBuf {
@@ -51,11 +43,8 @@ impl Pki {
     }
 
     fn issue(&self, common_name: &str) -> (rcgen::Certificate, KeyPair) {
-        let mut params =
-            CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
-        params
-            .distinguished_name
-            .push(DnType::CommonName, common_name);
+        let mut params = CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, common_name);
         let key = KeyPair::generate().unwrap();
         (params.signed_by(&key, &self.issuer).unwrap(), key)
     }
@@ -82,24 +71,17 @@ impl Pki {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let (cert, key) = self.issue("upstream");
         let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
-            .with_protocol_versions(versions)
-            .unwrap();
+        let builder =
+            ServerConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(versions).unwrap();
         let builder = if mutual {
             let mut roots = RootCertStore::empty();
             roots.add(self.ca.der().clone()).unwrap();
-            let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider)
-                .build()
-                .unwrap();
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider).build().unwrap();
             builder.with_client_cert_verifier(verifier)
         } else {
             builder.with_no_client_auth()
         };
-        Arc::new(
-            builder
-                .with_single_cert(vec![cert.der().clone()], key)
-                .unwrap(),
-        )
+        Arc::new(builder.with_single_cert(vec![cert.der().clone()], key).unwrap())
     }
 
     /// The configuration of an upstream at this port of loopback.
@@ -132,10 +114,7 @@ pub(super) struct Exchange<'a> {
 
 impl Exchange<'_> {
     pub(super) fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        let _ = self
-            .tls
-            .write_all(bytes.as_ref())
-            .and_then(|()| self.tls.flush());
+        let _ = self.tls.write_all(bytes.as_ref()).and_then(|()| self.tls.flush());
     }
 
     /// Blocks until the client closes the connection.
@@ -169,10 +148,7 @@ impl StandIn {
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let (ready, stop) = (
-            Arc::new(AtomicU16::new(200)),
-            Arc::new(AtomicBool::new(false)),
-        );
+        let (ready, stop) = (Arc::new(AtomicU16::new(200)), Arc::new(AtomicBool::new(false)));
         let (answer, stopped, script) = (Arc::clone(&ready), Arc::clone(&stop), Arc::new(script));
         let connections = Arc::new(Mutex::new(0));
         let accepting = std::thread::spawn(move || {
@@ -182,25 +158,14 @@ impl StandIn {
                 }
                 let socket = socket.unwrap();
                 socket.set_nodelay(true).unwrap();
-                socket
-                    .set_read_timeout(Some(Duration::from_secs(60)))
-                    .unwrap();
-                let connection =
-                    StreamOwned::new(ServerConnection::new(Arc::clone(&tls)).unwrap(), socket);
-                let (script, answer, connections) = (
-                    Arc::clone(&script),
-                    Arc::clone(&answer),
-                    Arc::clone(&connections),
-                );
+                socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+                let connection = StreamOwned::new(ServerConnection::new(Arc::clone(&tls)).unwrap(), socket);
+                let (script, answer, connections) =
+                    (Arc::clone(&script), Arc::clone(&answer), Arc::clone(&connections));
                 std::thread::spawn(move || serve(connection, &*script, &answer, &connections));
             }
         });
-        Self {
-            port,
-            ready,
-            stop,
-            accepting: Some(accepting),
-        }
+        Self { port, ready, stop, accepting: Some(accepting) }
     }
 }
 
@@ -212,12 +177,7 @@ impl Drop for StandIn {
     }
 }
 
-fn serve(
-    mut tls: Tls,
-    script: &dyn Fn(&mut Exchange<'_>) -> Then,
-    ready: &AtomicU16,
-    connections: &Mutex<usize>,
-) {
+fn serve(mut tls: Tls, script: &dyn Fn(&mut Exchange<'_>) -> Then, ready: &AtomicU16, connections: &Mutex<usize>) {
     let mut number = None;
     while let Some(head) = read_head(&mut tls) {
         if head.contains("/readyz HTTP/1.1\r\n") {
@@ -226,10 +186,7 @@ fn serve(
                 let _ = io::copy(&mut tls, &mut io::sink());
                 return;
             }
-            let _ = write!(
-                tls,
-                "HTTP/1.1 {status} x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-            );
+            let _ = write!(tls, "HTTP/1.1 {status} x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
             return;
         }
         let connection = *number.get_or_insert_with(|| {
@@ -237,11 +194,7 @@ fn serve(
             *connections += 1;
             *connections
         });
-        match script(&mut Exchange {
-            connection,
-            head,
-            tls: &mut tls,
-        }) {
+        match script(&mut Exchange { connection, head, tls: &mut tls }) {
             Then::Next => {}
             Then::Close => {
                 tls.conn.send_close_notify();
