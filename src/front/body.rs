@@ -141,7 +141,7 @@ impl Chunked {
                 self.dropped = 0;
                 Ok(State::Size)
             }
-            (State::Size, b'\r') | (State::Extension, b'\r') => Ok(State::SizeEnd),
+            (State::Size | State::Extension, b'\r') => Ok(State::SizeEnd),
             (State::Size, b';') => Ok(State::Extension),
             (State::Size, _) => {
                 let digit = hex(byte).ok_or(Refusal::Chunk)?;
