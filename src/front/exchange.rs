@@ -118,6 +118,8 @@ enum Answer {
     Open(Framing),
     /// Sent whole.
     Ended,
+    /// The front has answered in the handler's place and closed the connection.
+    Refused,
     /// Cut.
     Torn,
 }
@@ -129,6 +131,8 @@ pub(super) enum Onward {
     Next,
     /// It is closed; all answers were whole.
     Closed,
+    /// It is closed; the last answer was the front's own.
+    Refused,
     /// It is cut.
     Torn,
 }
@@ -184,8 +188,7 @@ impl Turn {
     pub(super) fn refuse(&mut self, refusal: Refusal) {
         self.out.clear();
         answer::refuse(&mut self.out, refusal, self.head_only);
-        self.terms.keep_alive = false;
-        self.answer = Answer::Ended;
+        self.answer = Answer::Refused;
         if self.wire.send(&[IoSlice::new(&self.out)]).is_ok() {
             self.wire.close(true);
         }
@@ -206,8 +209,9 @@ impl Turn {
             }
             (Answer::Due, Some(refusal)) => {
                 self.refuse(refusal);
-                Onward::Closed
+                Onward::Refused
             }
+            (Answer::Refused, _) => Onward::Refused,
             (Answer::Due | Answer::Open(_) | Answer::Torn, _) => {
                 self.cut();
                 Onward::Torn
@@ -273,7 +277,10 @@ impl Turn {
 
     fn start_answer(&mut self, status: u16, headers: &[(&str, &[u8])], length: BodyLength) -> io::Result<()> {
         // The client keeps back its body until it is asked for it, and nobody will; or there is too much to skip.
-        if self.terms.expect_continue || self.fault.is_some() || self.incoming.left().is_some_and(|left| left > MAX_DRAIN) {
+        if self.terms.expect_continue
+            || self.fault.is_some()
+            || self.incoming.left().is_some_and(|left| left > MAX_DRAIN)
+        {
             self.terms.keep_alive = false;
         }
         let may_have_length = status != 204;
@@ -320,7 +327,7 @@ impl Turn {
     fn framing(&self) -> io::Result<Framing> {
         match self.answer {
             Answer::Open(framing) => Ok(framing),
-            Answer::Due | Answer::Ended | Answer::Torn => Err(io::ErrorKind::BrokenPipe.into()),
+            Answer::Due | Answer::Ended | Answer::Refused | Answer::Torn => Err(io::ErrorKind::BrokenPipe.into()),
         }
     }
 
@@ -380,7 +387,8 @@ impl Turn {
         if framing == Framing::Chunked {
             let size = held.len() + data.len();
             let mut line = [0; 20];
-            let (line, after) = if size == 0 { (&line[..0], &[][..]) } else { (size_line(&mut line, size), &b"\r\n"[..]) };
+            let (line, after) =
+                if size == 0 { (&line[..0], &[][..]) } else { (size_line(&mut line, size), &b"\r\n"[..]) };
             let end: &[u8] = if last { b"0\r\n\r\n" } else { b"" };
             self.wire.send(&[head, line, held, data, after, end].map(IoSlice::new))?;
         } else {

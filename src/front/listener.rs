@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd};
 use rustix::net::sockopt;
 
+use super::Handler;
 use super::connection::{self, Service, Spans, Welcome};
 use super::counters::Counters;
 use super::stop::{Stop, ring};
 use super::tls::Tls;
 use super::wire::{Woken, after, poll_until, wait};
-use super::Handler;
 
 /// Stack of a connection's thread. 44 KiB is the least that was seen to be safe in release builds, 160 KiB in debug.
 const STACK: usize = if cfg!(debug_assertions) { 256 * 1024 } else { 128 * 1024 };
@@ -77,8 +77,7 @@ impl Server {
             idle: options.idle_timeout,
             stall: options.stall_timeout,
         };
-        let service =
-            Service { handler, tls, counters: Arc::clone(&counters), stop: Arc::clone(&stop), spans };
+        let service = Service { handler, tls, counters: Arc::clone(&counters), stop: Arc::clone(&stop), spans };
         let (farewell, departed) = mpsc::channel();
         let acceptor = Acceptor {
             listeners,
@@ -220,8 +219,8 @@ impl Acceptor {
                 Ok((socket, address)) => self.admit(socket, address),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 // The caller went away again, or a signal came.
-                Err(error)
-                    if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {}
+                Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {
+                }
                 Err(error) => {
                     log::error!("accept failed: {error}");
                     let stop = self.service.stop.as_fd();

@@ -21,7 +21,8 @@ fn refused(bytes: &str) -> Refusal {
 #[test]
 fn a_plain_request() {
     let (head, terms) =
-        parsed("GET /api/v1/pods?limit=500&x=%2F HTTP/1.1\r\nHost: edge:51003\r\nAccept:  a/b , c/d \r\nX:\r\n\r\n").unwrap();
+        parsed("GET /api/v1/pods?limit=500&x=%2F HTTP/1.1\r\nHost: edge:51003\r\nAccept:  a/b , c/d \r\nX:\r\n\r\n")
+            .unwrap();
     assert_eq!(head.method, "GET");
     assert_eq!(head.target, "/api/v1/pods?limit=500&x=%2F");
     assert_eq!(head.body, BodyLength::None);
@@ -155,9 +156,7 @@ fn terms() {
 
 #[test]
 fn field_counts() {
-    let request = |count: usize| {
-        format!("GET / HTTP/1.1\r\nHost: h\r\n{}\r\n", "X: y\r\n".repeat(count - 1))
-    };
+    let request = |count: usize| format!("GET / HTTP/1.1\r\nHost: h\r\n{}\r\n", "X: y\r\n".repeat(count - 1));
     let (head, _) = parsed(&request(MAX_FIELDS)).unwrap();
     assert_eq!(head.headers.len(), MAX_FIELDS);
     assert_eq!(refused(&request(MAX_FIELDS + 1)), Refusal::TooManyFields);

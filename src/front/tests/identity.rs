@@ -36,7 +36,9 @@ fn client_certificates() {
     let config = client_config(Some(&known));
     assert_eq!(ask(&server, &config).unwrap(), length.to_string());
     assert_eq!(ask(&server, &config).unwrap(), length.to_string(), "a resumed session is the same client's");
-    for stranger in [Authority::new("test CA").issue("kubelet", ClientAuth), pki().authority.issue("kubelet", ServerAuth)] {
+    for stranger in
+        [Authority::new("test CA").issue("kubelet", ClientAuth), pki().authority.issue("kubelet", ServerAuth)]
+    {
         let error = ask(&server, &client_config(Some(&stranger))).unwrap_err();
         assert!(error.to_string().contains("received fatal alert"), "{error}");
     }
@@ -105,10 +107,12 @@ fn client_certificates_are_judged_at_the_time_given() {
 fn tls_1_2_and_alpn() {
     let server = serve(name_peer);
     let mut config = (*client_config(None)).clone();
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    let mut client = Client::connect_with(server.local_addrs()[0], Arc::new(config.clone())).unwrap();
-    client.get("/");
-    assert_eq!(client.stream.conn.alpn_protocol(), Some(&b"http/1.1"[..]));
+    for offered in [&["h2", "http/1.1"][..], &["http/1.1"], &["http/1.0"]] {
+        config.alpn_protocols = offered.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+        let mut client = Client::connect_with(server.local_addrs()[0], Arc::new(config.clone())).unwrap();
+        client.get("/");
+        assert_eq!(client.stream.conn.alpn_protocol(), offered.last().map(|protocol| protocol.as_bytes()));
+    }
     config.alpn_protocols = vec![b"h2".to_vec()];
     assert!(ask(&server, &Arc::new(config)).is_err());
     let mut roots = rustls::RootCertStore::empty();
@@ -130,9 +134,6 @@ fn plain_http_is_told_so_as_go_does() {
     socket.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
     let mut answer = String::new();
     socket.read_to_string(&mut answer).unwrap();
-    assert_eq!(
-        answer,
-        "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"
-    );
+    assert_eq!(answer, "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n");
     eventually("it is counted", || server.counters().tls_failures.load(Relaxed) == 1);
 }

@@ -1,9 +1,9 @@
 //! Requests in: keep-alive, pipelining, bodies, expectations, refusals.
 
 use std::io::Write;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
-use std::sync::Arc;
 
 use super::support::*;
 use crate::front::{BodyLength, Exchange};
@@ -138,7 +138,8 @@ fn unread_bodies_are_skipped_up_to_a_bound() {
     let body = "x".repeat(200_000);
     client.send(&format!("PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 200000\r\n\r\n{body}"));
     assert_eq!(client.reply().unwrap().header("connection"), None);
-    client.send(&format!("PUT / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n30d40\r\n{body}\r\n0\r\n\r\n"));
+    client
+        .send(&format!("PUT / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n30d40\r\n{body}\r\n0\r\n\r\n"));
     assert_eq!(client.reply().unwrap().header("connection"), None);
     client.send(&format!("PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 300000\r\n\r\n{body}"));
     let reply = client.reply().unwrap();
@@ -216,6 +217,7 @@ fn a_malformed_body_is_answered_for_a_handler_that_could_not() {
         assert_eq!((reply.status, reply.reason().as_str()), (400, "BadRequest"), "{body:?}");
         client.goodbye().unwrap();
     }
+    eventually("all are counted", || server.counters().bad_requests.load(Relaxed) == 3);
 }
 
 #[test]

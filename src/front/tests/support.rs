@@ -246,7 +246,10 @@ impl Client {
         let mut byte = [0];
         while !head.ends_with(b"\r\n\r\n") {
             if self.stream.read(&mut byte)? == 0 {
-                return Err(io::Error::new(io::ErrorKind::ConnectionAborted, String::from_utf8_lossy(&head).into_owned()));
+                return Err(io::Error::new(
+                    io::ErrorKind::ConnectionAborted,
+                    String::from_utf8_lossy(&head).into_owned(),
+                ));
             }
             head.push(byte[0]);
         }
@@ -354,8 +357,7 @@ impl Gate {
     }
 
     pub(super) fn pass(&self) {
-        let (state, timeout) =
-            self.0.1.wait_timeout_while(self.0.0.lock().unwrap(), LONG, |open| !*open).unwrap();
+        let (state, timeout) = self.0.1.wait_timeout_while(self.0.0.lock().unwrap(), LONG, |open| !*open).unwrap();
         drop(state);
         assert!(!timeout.timed_out(), "the gate stayed shut");
     }
