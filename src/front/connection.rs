@@ -119,9 +119,11 @@ fn exchange(service: &Service, turn: &mut Turn, head: &RequestHead, peer: &Peer)
             Onward::Torn
         }
     };
-    if onward == Onward::Torn {
-        counters.torn.fetch_add(1, Relaxed);
-    }
+    match onward {
+        Onward::Torn => counters.torn.fetch_add(1, Relaxed),
+        Onward::Refused => counters.bad_requests.fetch_add(1, Relaxed),
+        Onward::Next | Onward::Closed => 0,
+    };
     onward
 }
 

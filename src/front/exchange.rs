@@ -109,9 +109,8 @@ impl Write for BodyWriter<'_> {
 impl Drop for BodyWriter<'_> {
     fn drop(&mut self) {
         // At once, not when the handler returns: the client should not wait for what it has to do after.
-        if let Answer::Open(framing) = self.turn.answer {
-            self.turn.answer = Answer::Torn;
-            self.turn.wire.cut(framing == Framing::UntilClose);
+        if matches!(self.turn.answer, Answer::Open(_)) {
+            self.turn.cut();
         }
     }
 }
@@ -125,6 +124,8 @@ enum Answer {
     Open(Framing),
     /// Sent whole.
     Ended,
+    /// The front has answered in the handler's place and closed the connection.
+    Refused,
     /// Cut.
     Torn,
 }
@@ -136,6 +137,8 @@ pub(super) enum Onward {
     Next,
     /// It is closed; all answers were whole.
     Closed,
+    /// It is closed; the last answer was the front's own.
+    Refused,
     /// It is cut.
     Torn,
 }
@@ -144,11 +147,10 @@ pub(super) enum Onward {
 pub(super) struct Turn {
     pub(super) wire: Wire,
     incoming: Incoming,
-    /// `100 Continue` is waited for.
-    continue_due: bool,
-    http10: bool,
+    /// What the request asks of the connection; `expect_continue` is lowered once that is answered, `keep_alive` once it
+    /// cannot be granted.
+    terms: Terms,
     head_only: bool,
-    keep_alive: bool,
     answer: Answer,
     /// Plaintext that waits for company: the answer's head, then bytes of its body.
     out: Vec<u8>,
@@ -163,10 +165,8 @@ impl Turn {
         Self {
             wire,
             incoming: Incoming::new(BodyLength::None),
-            continue_due: false,
-            http10: false,
+            terms: Terms { http10: false, keep_alive: false, expect_continue: false },
             head_only: false,
-            keep_alive: false,
             answer: Answer::Due,
             out: Vec::new(),
             head_length: 0,
@@ -177,10 +177,8 @@ impl Turn {
     /// Begins with a new request.
     pub(super) fn begin(&mut self, head: &RequestHead, terms: Terms) {
         self.incoming = Incoming::new(head.body);
-        self.continue_due = terms.expect_continue;
-        self.http10 = terms.http10;
+        self.terms = terms;
         self.head_only = head.method == "HEAD";
-        self.keep_alive = terms.keep_alive;
         self.answer = Answer::Due;
         self.out.clear();
         self.head_length = 0;
@@ -196,8 +194,7 @@ impl Turn {
     pub(super) fn refuse(&mut self, refusal: Refusal) {
         self.out.clear();
         answer::refuse(&mut self.out, refusal, self.head_only);
-        self.keep_alive = false;
-        self.answer = Answer::Ended;
+        self.answer = Answer::Refused;
         if self.wire.send(&[IoSlice::new(&self.out)]).is_ok() {
             self.wire.close(true);
         }
@@ -207,7 +204,7 @@ impl Turn {
     pub(super) fn conclude(&mut self) -> Onward {
         match (self.answer, self.fault) {
             (Answer::Ended, _) => {
-                if self.keep_alive && matches!(self.drain(), Ok(true)) {
+                if self.terms.keep_alive && matches!(self.drain(), Ok(true)) {
                     // Until the next head is read nobody knows its method.
                     self.head_only = false;
                     return Onward::Next;
@@ -218,8 +215,9 @@ impl Turn {
             }
             (Answer::Due, Some(refusal)) => {
                 self.refuse(refusal);
-                Onward::Closed
+                Onward::Refused
             }
+            (Answer::Refused, _) => Onward::Refused,
             (Answer::Due | Answer::Open(_) | Answer::Torn, _) => {
                 self.cut();
                 Onward::Torn
@@ -229,8 +227,11 @@ impl Turn {
 
     /// Cuts the connection wherever it is.
     pub(super) fn cut(&mut self) {
-        self.wire.cut(self.answer == Answer::Open(Framing::UntilClose));
-        self.answer = Answer::Torn;
+        // Not twice: the first time knew how.
+        if self.answer != Answer::Torn {
+            self.wire.cut(self.answer == Answer::Open(Framing::UntilClose));
+            self.answer = Answer::Torn;
+        }
     }
 
     /// Reads and drops what the handler left of the request's body. `false`: it was too much.
@@ -282,8 +283,11 @@ impl Turn {
 
     fn start_answer(&mut self, status: u16, headers: &[(&str, &[u8])], length: BodyLength) -> io::Result<()> {
         // The client keeps back its body until it is asked for it, and nobody will; or there is too much to skip.
-        if self.continue_due || self.fault.is_some() || self.incoming.left().is_some_and(|left| left > MAX_DRAIN) {
-            self.keep_alive = false;
+        if self.terms.expect_continue
+            || self.fault.is_some()
+            || self.incoming.left().is_some_and(|left| left > MAX_DRAIN)
+        {
+            self.terms.keep_alive = false;
         }
         let may_have_length = status != 204;
         let body_follows = !(self.head_only || status == 204 || status == 304);
@@ -291,19 +295,19 @@ impl Turn {
             _ if !body_follows => Framing::Swallowed,
             BodyLength::None => Framing::Exact(0),
             BodyLength::Exact(length) => Framing::Exact(length),
-            BodyLength::Chunked if self.http10 => Framing::UntilClose,
+            BodyLength::Chunked if self.terms.http10 => Framing::UntilClose,
             BodyLength::Chunked => Framing::Chunked,
         };
         if framing == Framing::UntilClose || self.wire.stop().is_raised() {
-            self.keep_alive = false;
+            self.terms.keep_alive = false;
         }
-        let persistence = match (self.keep_alive, self.http10) {
+        let persistence = match (self.terms.keep_alive, self.terms.http10) {
             (false, _) => Persistence::Close,
             (true, true) => Persistence::KeepAlive,
             (true, false) => Persistence::Default,
         };
         // HTTP/1.0 knows no chunks; a length that is not known is then not told.
-        let told = if self.http10 && length == BodyLength::Chunked { BodyLength::None } else { length };
+        let told = if self.terms.http10 && length == BodyLength::Chunked { BodyLength::None } else { length };
         self.out.clear();
         let written = self.write_head(status, headers);
         if let Err(cause) = written {
@@ -329,7 +333,7 @@ impl Turn {
     fn framing(&self) -> io::Result<Framing> {
         match self.answer {
             Answer::Open(framing) => Ok(framing),
-            Answer::Due | Answer::Ended | Answer::Torn => Err(io::ErrorKind::BrokenPipe.into()),
+            Answer::Due | Answer::Ended | Answer::Refused | Answer::Torn => Err(io::ErrorKind::BrokenPipe.into()),
         }
     }
 
@@ -404,8 +408,8 @@ impl Turn {
 
 impl Read for Turn {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.continue_due {
-            self.continue_due = false;
+        if self.terms.expect_continue {
+            self.terms.expect_continue = false;
             // RFC 9110 section 10.1.1 has it left out when the body comes already.
             if self.wire.plaintext().is_empty() {
                 self.wire.send(&[IoSlice::new(answer::CONTINUE)])?;

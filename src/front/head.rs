@@ -77,6 +77,8 @@ pub(super) struct Scanner {
     line: usize,
     /// Lines ended, blank ones before the request line not counted (RFC 9112 section 2.2 has them ignored).
     lines: usize,
+    /// Length of the first of them.
+    request_line: usize,
 }
 
 impl Scanner {
@@ -90,6 +92,9 @@ impl Scanner {
                 return Err(Refusal::BareLineFeed);
             }
             if self.line + length > 1 {
+                if self.lines == 0 {
+                    self.request_line = self.line + length;
+                }
                 self.lines += 1;
             } else if self.lines > 0 {
                 return Ok(Some(end + 1));
@@ -104,7 +109,7 @@ impl Scanner {
 
     /// What a head is told that grew over [`MAX_HEAD`] before its end was found.
     pub(super) fn too_large(&self) -> Refusal {
-        if self.lines == 0 { Refusal::TargetTooLong } else { Refusal::HeadTooLarge }
+        if self.lines == 0 || self.request_line > MAX_HEAD { Refusal::TargetTooLong } else { Refusal::HeadTooLarge }
     }
 }
 
@@ -198,9 +203,18 @@ struct Notes {
     hosts: usize,
     length: Option<u64>,
     chunked: bool,
-    close: bool,
-    stay: bool,
+    wish: Wish,
     expect_continue: bool,
+}
+
+/// The `Connection` fields together.
+#[derive(Default, Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    #[default]
+    Unsaid,
+    KeepAlive,
+    /// Wins over `keep-alive` (RFC 9112 section 9.3).
+    Close,
 }
 
 impl Notes {
@@ -222,8 +236,11 @@ impl Notes {
             10 if name.eq_ignore_ascii_case("connection") => {
                 for option in value.split(|&byte| byte == b',') {
                     let option = option.trim_ascii();
-                    self.close |= option.eq_ignore_ascii_case(b"close");
-                    self.stay |= option.eq_ignore_ascii_case(b"keep-alive");
+                    if option.eq_ignore_ascii_case(b"close") {
+                        self.wish = Wish::Close;
+                    } else if option.eq_ignore_ascii_case(b"keep-alive") && self.wish == Wish::Unsaid {
+                        self.wish = Wish::KeepAlive;
+                    }
                 }
             }
             14 if name.eq_ignore_ascii_case("content-length") => {
@@ -256,7 +273,11 @@ impl Notes {
 
     /// RFC 9112 section 9.3.
     fn keep_alive(&self, http10: bool) -> bool {
-        !self.close && (!http10 || self.stay)
+        match self.wish {
+            Wish::Close => false,
+            Wish::KeepAlive => true,
+            Wish::Unsaid => !http10,
+        }
     }
 }
 

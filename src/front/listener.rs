@@ -28,6 +28,8 @@ const MAX_REFUSING: usize = 16;
 const BATCH: usize = 64;
 /// The pause after `accept` failed for want of descriptors or memory, which do not come back at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// The least grace: idle connections are to say goodbye before their sockets are shut down.
+const LEAST_GRACE: Duration = Duration::from_millis(100);
 /// How long threads have to notice that their sockets were shut down.
 const LAST_WAIT: Duration = Duration::from_secs(2);
 /// TCP keep-alive: a client that vanished is noticed after idle + interval x probes, two minutes.
@@ -110,7 +112,7 @@ impl Server {
     }
 
     fn halt(&mut self, grace: Duration) -> usize {
-        self.stop.raise(after(grace));
+        self.stop.raise(after(grace.max(LEAST_GRACE)));
         match self.acceptor.take().map(JoinHandle::join) {
             None => 0,
             Some(Ok(left)) => left,

@@ -119,8 +119,8 @@ fn server_config(files: &Serving, clock: &VerificationClock) -> Result<ServerCon
         key: files.key_file.clone(),
         cause,
     })?;
-    // Only HTTP/1.1: client-go offers h2 as well and takes what it gets.
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    // No h2: client-go offers it first and takes what it gets. `curl --http1.0` offers nothing but `http/1.0`.
+    config.alpn_protocols = vec![b"http/1.1".to_vec(), b"http/1.0".to_vec()];
     // Tickets carry the session, so that resumption costs no memory here; one is enough for a keep-alive client.
     config.ticketer = rustls::crypto::ring::Ticketer::new().map_err(|cause| TlsError::Provider(cause.to_string()))?;
     config.session_storage = Arc::new(NoServerSessionStorage {});

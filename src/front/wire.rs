@@ -220,6 +220,8 @@ impl Wire {
             },
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // A client that closes before it has read all, a session ticket say, ends like this.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => self.ended = true,
             Err(error) => return Err(error),
         }
         Ok(true)

@@ -156,10 +156,7 @@ fn terms() {
 
 #[test]
 fn field_counts() {
-    let request = |count: usize| {
-        let fields: String = (1..count).map(|index| format!("X-{index}: {index}\r\n")).collect();
-        format!("GET / HTTP/1.1\r\nHost: h\r\n{fields}\r\n")
-    };
+    let request = |count: usize| format!("GET / HTTP/1.1\r\nHost: h\r\n{}\r\n", "X: y\r\n".repeat(count - 1));
     let (head, _) = parsed(&request(MAX_FIELDS)).unwrap();
     assert_eq!(head.headers.len(), MAX_FIELDS);
     assert_eq!(refused(&request(MAX_FIELDS + 1)), Refusal::TooManyFields);
