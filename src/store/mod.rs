@@ -28,8 +28,8 @@ mod file;
 mod index;
 mod memory;
 
-//#[cfg(test)]
-//mod contract;
+#[cfg(test)]
+mod contract;
 
 pub use disk::{Disk, DiskFile, OsDisk};
 pub use file::{FileOptions, FileStore};

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::super::drafts::{CommitPlan, FoldPlan, Replace, plan_fold};
+use super::super::drafts::{CommitPlan, FoldPlan, Replace, Source, plan_fold};
 use super::super::index::{Entry, Index};
 use super::super::{
     Change, Committed, DocumentHead, DocumentWriter, Folded, Generation, ObjectRef, StoreError, lock,
@@ -73,7 +73,11 @@ pub(super) fn fold(view: &Arc<View>, shared: &Shared, changes: &[Change<'_>]) ->
             (index.version, index.complete) = (plan.version, plan.complete);
         });
     }
-    with_index(view, |held| writer.drafts.remember(changes, held.map(|held| (&plan.steps[..], held))));
+    with_index(view, |held| {
+        if let Some(held) = held {
+            writer.drafts.remember(changes, &plan.steps, held);
+        }
+    });
     Ok(Folded { applied: plan.applied, version: plan.version })
 }
 
@@ -117,6 +121,7 @@ fn fold_early(
 ) -> Result<Folded, StoreError> {
     let mut applied = 0;
     for change in changes {
+        let mut counts = matches!(change, Change::Delete { .. });
         if let Change::Put { object, bytes } = change {
             for draft in writer.drafts.ids() {
                 if !writer.drafts.wants_early(draft, object) {
@@ -127,17 +132,18 @@ fn fold_early(
                     entry(object, bytes, loc)
                 });
                 match written {
-                    Ok(entry) => writer.drafts.enter(draft, entry),
+                    Ok(entry) => writer.drafts.enter(draft, entry, Source::Folded),
                     Err(error) => {
                         // A generation that has missed a change must not be committed.
                         writer.drafts.clear();
                         return Err(error);
                     }
                 }
-                applied += 1;
+                counts = true;
             }
         }
-        writer.drafts.remember(std::slice::from_ref(change), None);
+        applied += usize::from(counts);
+        writer.drafts.remember_one(change, counts);
     }
     Ok(Folded { applied, version: None })
 }
@@ -237,7 +243,7 @@ impl Generation for FileGeneration {
         });
         match written {
             Ok(entry) => {
-                writer.drafts.enter(self.draft, entry);
+                writer.drafts.enter(self.draft, entry, Source::Listed);
                 Ok(())
             }
             Err(error) => {
@@ -266,7 +272,7 @@ impl Generation for FileGeneration {
                 Committed::Replaced
             }
         };
-        writer.drafts.committed(self.draft, version);
+        writer.drafts.committed(self.draft, version, complete);
         Ok(outcome)
     }
 }
