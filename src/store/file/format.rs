@@ -10,7 +10,8 @@ const MAGIC: [u8; 8] = *b"lite-api";
 pub(super) const VERSION: u32 = 1;
 /// A header longer than this is none.
 pub(super) const HEADER_LIMIT: usize = 1 << 20;
-const HEADER_FIXED: usize = 48;
+/// The part before the texts, with a checksum of its own: their lengths can be believed before they are read.
+const HEADER_FIXED: usize = 52;
 
 /// Length of a record's head and foot.
 pub(super) const HEAD: usize = 40;
@@ -53,6 +54,8 @@ impl Header {
         for text in texts {
             out.extend_from_slice(&(text.len() as u32).to_le_bytes());
         }
+        let crc = crc32fast::hash(&out);
+        out.extend_from_slice(&crc.to_le_bytes());
         for text in texts {
             out.extend_from_slice(text.as_bytes());
         }
@@ -75,6 +78,10 @@ impl Header {
         if version != VERSION {
             return Err(BadHeader::Version(version));
         }
+        let (fixed, crc) = bytes.get(..HEADER_FIXED).ok_or(BadHeader::Torn)?.split_at(HEADER_FIXED - 4);
+        if Fields(crc).u32() != Some(crc32fast::hash(fixed)) {
+            return Err(BadHeader::Damaged);
+        }
         let length = fields.u32().ok_or(BadHeader::Torn)? as usize;
         if !(HEADER_FIXED + 4..=HEADER_LIMIT).contains(&length) {
             return Err(BadHeader::Damaged);
@@ -91,6 +98,7 @@ impl Header {
     fn parse_fields(mut fields: Fields<'_>) -> Option<Self> {
         let (file_id, seq) = (fields.u64()?, fields.u64()?);
         let lengths = [fields.u32()?, fields.u32()?, fields.u32()?, fields.u32()?];
+        fields.u32()?;
         let mut texts = lengths.iter().map(|&length| fields.text(length as usize));
         let key =
             ViewKey { scope: texts.next()??, path: texts.next()??, query: texts.next()??, representation: texts.next()?? };

@@ -14,8 +14,8 @@
 //!
 //! ```text
 //! header   0  magic "lite-api"      8  version u32 = 1     12 length of header u32    16 file id u64, random
-//!         24  number u64           32  lengths of scope, path, query, representation, 4 x u32    48 their bytes
-//!          …  crc u32 of all before
+//!         24  number u64           32  lengths of scope, path, query, representation, 4 x u32
+//!         48  crc u32 of all before    52  the four texts     …  crc u32 of all before
 //! record   0  crc u32 of file id, offset of the record, and bytes 4..40
 //!          4  crc u32 of payload    8  length of payload u32      12 kind u8    13 flags u8 (1 = commits)    14 0 u16
 //!         16  bytes 0..4 of the record before, or the header's crc   20 0 u32   24 transaction u64

@@ -297,6 +297,8 @@ pub(super) struct FileDocument {
     tx: Option<u64>,
     chunks: Vec<Loc>,
     length: u64,
+    /// A write has failed: the body has a hole.
+    failed: bool,
 }
 
 /// The recorded document that the new one has been the same as, up to `matched` bytes.
@@ -326,7 +328,7 @@ impl FileDocument {
             writer.removals
         };
         let (buffer, chunks) = (Vec::new(), Vec::new());
-        Ok(Self { view, shared, head, removals, same, buffer, tx: None, chunks, length: 0 })
+        Ok(Self { view, shared, head, removals, same, buffer, tx: None, chunks, length: 0, failed: false })
     }
 
     /// Writes what was the same as the recorded body so far.
@@ -341,6 +343,20 @@ impl FileDocument {
                 Err(_) => return Err(StoreError::Abandoned),
             }
         }
+    }
+
+    fn write_on(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        if let Some(mut same) = self.same.take() {
+            match same.continues(bytes) {
+                Ok(true) => {
+                    self.same = Some(same);
+                    return Ok(());
+                }
+                Ok(false) => self.differs(same)?,
+                Err(_) => return Err(StoreError::Abandoned),
+            }
+        }
+        self.add(bytes)
     }
 
     fn add(&mut self, mut bytes: &[u8]) -> Result<(), StoreError> {
@@ -421,21 +437,16 @@ impl FileDocument {
 
 impl DocumentWriter for FileDocument {
     fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        if let Some(mut same) = self.same.take() {
-            match same.continues(bytes) {
-                Ok(true) => {
-                    self.same = Some(same);
-                    return Ok(());
-                }
-                Ok(false) => self.differs(same)?,
-                Err(_) => return Err(StoreError::Abandoned),
-            }
+        if self.failed {
+            return Err(StoreError::Abandoned);
         }
-        self.add(bytes)
+        let written = self.write_on(bytes);
+        self.failed = written.is_err();
+        written
     }
 
     fn commit(mut self: Box<Self>) -> Result<(), StoreError> {
-        self.finish()
+        if self.failed { Err(StoreError::Abandoned) } else { self.finish() }
     }
 }
 
