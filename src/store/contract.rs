@@ -17,7 +17,10 @@ impl TempDir {
     pub(super) fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let dir = std::env::temp_dir().join(format!("lite-apiserver-store-{}-{number}", std::process::id()));
+        let dir = std::env::temp_dir().join(format!(
+            "lite-apiserver-store-{}-{number}",
+            std::process::id()
+        ));
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir(&dir).unwrap();
         Self(dir)
@@ -36,7 +39,11 @@ impl Drop for TempDir {
 
 /// Opens a store that makes nothing durable unless it is told to.
 pub(super) fn open_file_store(root: &Path) -> FileStore {
-    FileStore::open(FileOptions { root: root.to_owned(), flush_interval: Duration::from_secs(3600) }).unwrap()
+    FileStore::open(FileOptions {
+        root: root.to_owned(),
+        flush_interval: Duration::from_secs(3600),
+    })
+    .unwrap()
 }
 
 /// Runs a test on every engine.
@@ -56,7 +63,12 @@ pub(super) fn key(path: &str) -> ViewKey {
 }
 
 pub(super) fn object(key: &str, version: u64) -> ObjectRef {
-    ObjectRef { key: key.into(), uid: format!("uid-{key}"), version: Some(version), flags: 1 }
+    ObjectRef {
+        key: key.into(),
+        uid: format!("uid-{key}"),
+        version: Some(version),
+        flags: 1,
+    }
 }
 
 /// The bytes of an object, told from its key and version.
@@ -65,18 +77,30 @@ pub(super) fn bytes(key: &str, version: u64) -> Vec<u8> {
 }
 
 pub(super) fn put<'a>(key: &str, version: u64, bytes: &'a [u8]) -> Change<'a> {
-    Change::Put { object: object(key, version), bytes }
+    Change::Put {
+        object: object(key, version),
+        bytes,
+    }
 }
 
 pub(super) fn delete(key: &str, version: u64) -> Change<'_> {
-    Change::Delete { key, version: Some(version) }
+    Change::Delete {
+        key,
+        version: Some(version),
+    }
 }
 
 /// What a collection holds: its version, and the version of each object.
 pub(super) type Held = (Option<u64>, BTreeMap<String, u64>);
 
 pub(super) fn held(version: u64, objects: &[(&str, u64)]) -> Held {
-    (Some(version), objects.iter().map(|&(key, version)| (key.to_owned(), version)).collect())
+    (
+        Some(version),
+        objects
+            .iter()
+            .map(|&(key, version)| (key.to_owned(), version))
+            .collect(),
+    )
 }
 
 /// Reads a collection, and checks that all that can be asked of it agrees.
@@ -97,20 +121,33 @@ pub(super) fn read(store: &dyn Store, key: &ViewKey) -> Option<Held> {
     assert!(order.is_sorted(), "{order:?}");
     let mut in_index = Vec::new();
     collection.index(&mut |object, length| {
-        assert_eq!(length, bytes(&object.key, object.version.unwrap()).len() as u64);
+        assert_eq!(
+            length,
+            bytes(&object.key, object.version.unwrap()).len() as u64
+        );
         in_index.push(object.key.clone());
     });
     assert_eq!(in_index, order);
-    assert_eq!((collection.len(), collection.info().objects), (order.len(), order.len()));
+    assert_eq!(
+        (collection.len(), collection.info().objects),
+        (order.len(), order.len())
+    );
     assert_eq!(collection.info().version, collection.version());
     Some((collection.version(), objects))
 }
 
 /// Commits a generation of these objects.
-pub(super) fn list(store: &dyn Store, key: &ViewKey, version: u64, objects: &[(&str, u64)]) -> Committed {
+pub(super) fn list(
+    store: &dyn Store,
+    key: &ViewKey,
+    version: u64,
+    objects: &[(&str, u64)],
+) -> Committed {
     let mut generation = store.begin_generation(key).unwrap();
     for &(key, version) in objects {
-        generation.put(&object(key, version), &bytes(key, version)).unwrap();
+        generation
+            .put(&object(key, version), &bytes(key, version))
+            .unwrap();
     }
     generation.commit(b"envelope", Some(version), true).unwrap()
 }
@@ -119,8 +156,19 @@ fn fold(store: &dyn Store, key: &ViewKey, change: Change<'_>) -> usize {
     store.fold(key, &[change]).unwrap().applied
 }
 
-pub(super) fn write_document(store: &dyn Store, key: &ViewKey, uid: &str, version: u64, body: &[u8]) {
-    let head = DocumentHead { status: 200, uid: uid.into(), version: Some(version), head: b"head".to_vec() };
+pub(super) fn write_document(
+    store: &dyn Store,
+    key: &ViewKey,
+    uid: &str,
+    version: u64,
+    body: &[u8],
+) {
+    let head = DocumentHead {
+        status: 200,
+        uid: uid.into(),
+        version: Some(version),
+        head: b"head".to_vec(),
+    };
     let mut writer = store.begin_document(key, head).unwrap();
     for piece in body.chunks(10_000) {
         writer.write(piece).unwrap();
@@ -141,7 +189,15 @@ fn a_document_is_there_at_its_commit_and_not_before() {
     on_every_engine(|store| {
         let key = key("/version");
         assert!(store.document(&key).unwrap().is_none());
-        let mut writer = store.begin_document(&key, DocumentHead { status: 200, ..DocumentHead::default() }).unwrap();
+        let mut writer = store
+            .begin_document(
+                &key,
+                DocumentHead {
+                    status: 200,
+                    ..DocumentHead::default()
+                },
+            )
+            .unwrap();
         writer.write(b"half").unwrap();
         assert!(store.document(&key).unwrap().is_none());
         drop(writer);
@@ -150,8 +206,18 @@ fn a_document_is_there_at_its_commit_and_not_before() {
 
         write_document(store, &key, "u", 7, b"whole");
         let document = store.document(&key).unwrap().unwrap();
-        assert_eq!((document.uid.as_str(), document.version, &document.head[..]), ("u", Some(7), &b"head"[..]));
-        assert_eq!((document.info.kind, document.info.status, document.info.objects), (Kind::Document, 200, 1));
+        assert_eq!(
+            (document.uid.as_str(), document.version, &document.head[..]),
+            ("u", Some(7), &b"head"[..])
+        );
+        assert_eq!(
+            (
+                document.info.kind,
+                document.info.status,
+                document.info.objects
+            ),
+            (Kind::Document, 200, 1)
+        );
         assert!(document.info.complete);
         assert_eq!(read_document(store, &key).unwrap(), b"whole");
         assert!(store.collection(&key).unwrap().is_none());
@@ -218,15 +284,30 @@ fn a_collection_is_there_at_its_commit_and_in_the_order_of_its_keys() {
         }
         assert!(store.collection(&key).unwrap().is_none());
         assert!(store.views(&key.scope, &key.path).is_empty());
-        assert_eq!(generation.commit(b"envelope", Some(9), true).unwrap(), Committed::Replaced);
-        assert_eq!(read(store, &key), Some(held(9, &[("a-b/c", 3), ("a/b", 3), ("b/a", 3)])));
+        assert_eq!(
+            generation.commit(b"envelope", Some(9), true).unwrap(),
+            Committed::Replaced
+        );
+        assert_eq!(
+            read(store, &key),
+            Some(held(9, &[("a-b/c", 3), ("a/b", 3), ("b/a", 3)]))
+        );
         let collection = store.collection(&key).unwrap().unwrap();
         assert_eq!(collection.envelope(), b"envelope");
-        assert_eq!(collection.get("a/b"), Some((object("a/b", 3), bytes("a/b", 3))));
+        assert_eq!(
+            collection.get("a/b"),
+            Some((object("a/b", 3), bytes("a/b", 3)))
+        );
         assert_eq!(collection.get("a/c"), None);
         let info = collection.info();
-        assert_eq!((info.kind, info.complete, info.objects), (Kind::Collection, true, 3));
-        assert_eq!(store.views(&key.scope, &key.path), std::slice::from_ref(info));
+        assert_eq!(
+            (info.kind, info.complete, info.objects),
+            (Kind::Collection, true, 3)
+        );
+        assert_eq!(
+            store.views(&key.scope, &key.path),
+            std::slice::from_ref(info)
+        );
         assert!(store.document(&key).unwrap().is_none());
 
         // An empty list is an answer; a generation that is dropped is none.
@@ -243,7 +324,10 @@ fn a_collection_is_there_at_its_commit_and_in_the_order_of_its_keys() {
 fn changes_fold_by_their_versions() {
     on_every_engine(|store| {
         let key = key("/api/v1/pods");
-        assert!(matches!(store.fold(&key, &[]), Err(StoreError::NotRecorded)));
+        assert!(matches!(
+            store.fold(&key, &[]),
+            Err(StoreError::NotRecorded)
+        ));
         list(store, &key, 10, &[("a", 5), ("b", 6)]);
         assert_eq!(fold(store, &key, put("a", 5, b"repeated")), 0);
         assert_eq!(fold(store, &key, put("a", 4, b"older")), 0);
@@ -268,8 +352,17 @@ fn changes_fold_by_their_versions() {
             delete("a", 25),
             put("a", 26, b"a@26"),
         ];
-        assert_eq!(store.fold(&key, &changes).unwrap(), Folded { applied: 5, version: Some(26) });
-        assert_eq!(read(store, &key), Some(held(26, &[("a", 26), ("c", 12), ("e", 24)])));
+        assert_eq!(
+            store.fold(&key, &changes).unwrap(),
+            Folded {
+                applied: 5,
+                version: Some(26)
+            }
+        );
+        assert_eq!(
+            read(store, &key),
+            Some(held(26, &[("a", 26), ("c", 12), ("e", 24)]))
+        );
         assert_eq!(fold(store, &key, Change::Envelope { bytes: b"new" }), 1);
         assert_eq!(fold(store, &key, Change::Envelope { bytes: b"new" }), 0);
         assert_eq!(store.collection(&key).unwrap().unwrap().envelope(), b"new");
@@ -278,7 +371,10 @@ fn changes_fold_by_their_versions() {
         assert!(!store.views(&key.scope, &key.path)[0].complete);
         // With a hole in it, what is not held may just have been missed.
         assert_eq!(fold(store, &key, put("f", 9, b"f@9")), 1);
-        assert_eq!(read(store, &key), Some(held(26, &[("a", 26), ("c", 12), ("e", 24), ("f", 9)])));
+        assert_eq!(
+            read(store, &key),
+            Some(held(26, &[("a", 26), ("c", 12), ("e", 24), ("f", 9)]))
+        );
     });
 }
 
@@ -286,17 +382,50 @@ fn changes_fold_by_their_versions() {
 fn objects_without_versions_count_as_newest() {
     on_every_engine(|store| {
         let key = key("/apis/metrics.k8s.io/v1beta1/pods");
-        let bare = ObjectRef { key: "a".into(), ..ObjectRef::default() };
-        let content = |store: &dyn Store| store.collection(&key).unwrap().unwrap().get("a").map(|(_, bytes)| bytes);
+        let bare = ObjectRef {
+            key: "a".into(),
+            ..ObjectRef::default()
+        };
+        let content = |store: &dyn Store| {
+            store
+                .collection(&key)
+                .unwrap()
+                .unwrap()
+                .get("a")
+                .map(|(_, bytes)| bytes)
+        };
         for text in [b"1", b"2"] {
             let mut generation = store.begin_generation(&key).unwrap();
             generation.put(&bare, text).unwrap();
-            assert_eq!(generation.commit(b"", None, true).unwrap(), Committed::Replaced);
+            assert_eq!(
+                generation.commit(b"", None, true).unwrap(),
+                Committed::Replaced
+            );
             assert_eq!(content(store).unwrap(), text);
         }
-        assert_eq!(fold(store, &key, Change::Put { object: bare, bytes: b"3" }), 1);
+        assert_eq!(
+            fold(
+                store,
+                &key,
+                Change::Put {
+                    object: bare,
+                    bytes: b"3"
+                }
+            ),
+            1
+        );
         assert_eq!(content(store).unwrap(), b"3");
-        assert_eq!(fold(store, &key, Change::Delete { key: "a", version: None }), 1);
+        assert_eq!(
+            fold(
+                store,
+                &key,
+                Change::Delete {
+                    key: "a",
+                    version: None
+                }
+            ),
+            1
+        );
         assert_eq!(content(store), None);
         assert_eq!(store.collection(&key).unwrap().unwrap().version(), None);
     });
@@ -334,12 +463,31 @@ fn a_list_writes_only_what_changed() {
 fn changes_folded_while_a_list_streams_win_where_they_are_newer() {
     on_every_engine(|store| {
         let key = key("/api/v1/pods");
-        list(store, &key, 10, &[("gone", 1), ("kept", 2), ("put-since", 3), ("deleted-since", 4), ("back", 5)]);
+        list(
+            store,
+            &key,
+            10,
+            &[
+                ("gone", 1),
+                ("kept", 2),
+                ("put-since", 3),
+                ("deleted-since", 4),
+                ("back", 5),
+            ],
+        );
         // The list was read upstream at version 20; changes 21 to 26 are folded while it streams.
         let mut generation = store.begin_generation(&key).unwrap();
-        let in_list = [("kept", 2), ("put-since", 19), ("deleted-since", 18), ("back", 17), ("new", 16)];
+        let in_list = [
+            ("kept", 2),
+            ("put-since", 19),
+            ("deleted-since", 18),
+            ("back", 17),
+            ("new", 16),
+        ];
         for &(name, version) in &in_list[..2] {
-            generation.put(&object(name, version), &bytes(name, version)).unwrap();
+            generation
+                .put(&object(name, version), &bytes(name, version))
+                .unwrap();
         }
         fold(store, &key, put("put-since", 21, b"put-since@21"));
         fold(store, &key, delete("deleted-since", 22));
@@ -348,10 +496,23 @@ fn changes_folded_while_a_list_streams_win_where_they_are_newer() {
         fold(store, &key, delete("back", 25));
         fold(store, &key, put("back", 26, b"back@26"));
         for &(name, version) in &in_list[2..] {
-            generation.put(&object(name, version), &bytes(name, version)).unwrap();
+            generation
+                .put(&object(name, version), &bytes(name, version))
+                .unwrap();
         }
-        assert_eq!(generation.commit(b"envelope", Some(20), true).unwrap(), Committed::Replaced);
-        let expected = held(26, &[("kept", 2), ("put-since", 21), ("created-since", 24), ("back", 26)]);
+        assert_eq!(
+            generation.commit(b"envelope", Some(20), true).unwrap(),
+            Committed::Replaced
+        );
+        let expected = held(
+            26,
+            &[
+                ("kept", 2),
+                ("put-since", 21),
+                ("created-since", 24),
+                ("back", 26),
+            ],
+        );
         assert_eq!(read(store, &key), Some(expected));
     });
 }
@@ -367,14 +528,22 @@ fn changes_that_the_list_already_has_do_not_undo_it() {
         fold(store, &key, delete("b", 22));
         fold(store, &key, put("d", 23, b"d@23"));
         for (name, version) in [("a", 29), ("b", 28), ("c", 3)] {
-            generation.put(&object(name, version), &bytes(name, version)).unwrap();
+            generation
+                .put(&object(name, version), &bytes(name, version))
+                .unwrap();
         }
         generation.commit(b"envelope", Some(30), true).unwrap();
         // `b` was created again, `d` deleted again: the list knows, the watch does not yet.
-        assert_eq!(read(store, &key), Some(held(30, &[("a", 29), ("b", 28), ("c", 3)])));
+        assert_eq!(
+            read(store, &key),
+            Some(held(30, &[("a", 29), ("b", 28), ("c", 3)]))
+        );
         fold(store, &key, delete("d", 24));
         fold(store, &key, put("b", 28, b"again"));
-        assert_eq!(read(store, &key), Some(held(30, &[("a", 29), ("b", 28), ("c", 3)])));
+        assert_eq!(
+            read(store, &key),
+            Some(held(30, &[("a", 29), ("b", 28), ("c", 3)]))
+        );
     });
 }
 
@@ -393,10 +562,15 @@ fn changes_before_the_first_commit_wait_in_the_generation() {
         fold(store, &key, put("c", 9, b"c@9"));
         assert_eq!(read(store, &key), None);
         for (name, version) in [("b", 2), ("c", 3), ("d", 4), ("e", 5)] {
-            generation.put(&object(name, version), &bytes(name, version)).unwrap();
+            generation
+                .put(&object(name, version), &bytes(name, version))
+                .unwrap();
         }
         generation.commit(b"envelope", Some(10), true).unwrap();
-        assert_eq!(read(store, &key), Some(held(15, &[("a", 11), ("b", 12), ("e", 5)])));
+        assert_eq!(
+            read(store, &key),
+            Some(held(15, &[("a", 11), ("b", 12), ("e", 5)]))
+        );
     });
 }
 
@@ -406,17 +580,26 @@ fn a_stale_list_changes_nothing_unless_the_upstream_went_back() {
         let key = key("/api/v1/pods");
         list(store, &key, 10, &[("a", 1), ("b", 2)]);
         fold(store, &key, delete("b", 20));
-        assert_eq!(list(store, &key, 15, &[("a", 1), ("b", 2)]), Committed::Older);
+        assert_eq!(
+            list(store, &key, 15, &[("a", 1), ("b", 2)]),
+            Committed::Older
+        );
         assert_eq!(read(store, &key), Some(held(20, &[("a", 1)])));
         // With a hole in the collection, any list is better.
         fold(store, &key, Change::Incomplete);
-        assert_eq!(list(store, &key, 15, &[("a", 1), ("b", 2)]), Committed::Replaced);
+        assert_eq!(
+            list(store, &key, 15, &[("a", 1), ("b", 2)]),
+            Committed::Replaced
+        );
         assert_eq!(read(store, &key), Some(held(15, &[("a", 1), ("b", 2)])));
         // After an etcd restore the newest there is has a lower version.
         let mut generation = store.begin_generation(&key).unwrap();
         generation.supersede();
         generation.put(&object("a", 1), &bytes("a", 1)).unwrap();
-        assert_eq!(generation.commit(b"envelope", Some(5), true).unwrap(), Committed::Replaced);
+        assert_eq!(
+            generation.commit(b"envelope", Some(5), true).unwrap(),
+            Committed::Replaced
+        );
         assert_eq!(read(store, &key), Some(held(5, &[("a", 1)])));
     });
 }
@@ -433,12 +616,21 @@ fn of_two_lists_at_once_the_newer_one_stays() {
             generation
         };
         let (older, newer, newest) = (begin(), begin(), begin());
-        assert_eq!(newer.commit(b"envelope", Some(20), true).unwrap(), Committed::Replaced);
-        assert_eq!(older.commit(b"envelope", Some(19), true).unwrap(), Committed::Older);
+        assert_eq!(
+            newer.commit(b"envelope", Some(20), true).unwrap(),
+            Committed::Replaced
+        );
+        assert_eq!(
+            older.commit(b"envelope", Some(19), true).unwrap(),
+            Committed::Older
+        );
         assert_eq!(read(store, &key), Some(held(20, &[("a", 1)])));
         // `newest` found `a` unchanged; by its commit another list has dropped it.
         assert_eq!(list(store, &key, 25, &[]), Committed::Replaced);
-        assert_eq!(newest.commit(b"envelope", Some(30), true).unwrap(), Committed::Replaced);
+        assert_eq!(
+            newest.commit(b"envelope", Some(30), true).unwrap(),
+            Committed::Replaced
+        );
         assert_eq!(read(store, &key), Some(held(30, &[("a", 1)])));
     });
 }
@@ -460,7 +652,13 @@ fn a_reader_sees_one_moment() {
                 Ok(())
             })
             .unwrap();
-        assert_eq!(seen, [("a".to_owned(), bytes("a", 1)), ("b".to_owned(), bytes("b", 2))]);
+        assert_eq!(
+            seen,
+            [
+                ("a".to_owned(), bytes("a", 1)),
+                ("b".to_owned(), bytes("b", 2))
+            ]
+        );
         assert_eq!((before.version(), before.info().objects), (Some(10), 2));
         store.remove(&key).unwrap();
         assert_eq!(before.get("b").unwrap().1, bytes("b", 2));
@@ -471,8 +669,14 @@ fn a_reader_sees_one_moment() {
 fn what_is_removed_is_gone_and_what_was_being_written_to_it_is_abandoned() {
     on_every_engine(|store| {
         let pods = key("/api/v1/pods");
-        let other = ViewKey { query: "labelSelector=a".into(), ..pods.clone() };
-        let elsewhere = ViewKey { scope: "cert:edge2".into(), ..pods.clone() };
+        let other = ViewKey {
+            query: "labelSelector=a".into(),
+            ..pods.clone()
+        };
+        let elsewhere = ViewKey {
+            scope: "cert:edge2".into(),
+            ..pods.clone()
+        };
         for key in [&pods, &other, &elsewhere] {
             list(store, key, 10, &[("a", 1)]);
         }
@@ -481,13 +685,24 @@ fn what_is_removed_is_gone_and_what_was_being_written_to_it_is_abandoned() {
         assert_eq!((store.stats().views, store.stats().objects), (3, 3));
         let mut generation = store.begin_generation(&pods).unwrap();
         generation.put(&object("b", 2), &bytes("b", 2)).unwrap();
-        let mut document = store.begin_document(&pods, DocumentHead::default()).unwrap();
-        document.write(&[b'x'; 100_000]).unwrap();
+        let mut document = store
+            .begin_document(&pods, DocumentHead::default())
+            .unwrap();
+        document.write(&vec![b'x'; 100_000]).unwrap();
         store.remove(&pods).unwrap();
         assert_eq!(read(store, &pods), None);
-        assert!(matches!(store.fold(&pods, &[]), Err(StoreError::NotRecorded)));
-        assert!(matches!(generation.put(&object("c", 3), b"c"), Err(StoreError::Abandoned)));
-        assert!(matches!(generation.commit(b"", Some(11), true), Err(StoreError::Abandoned)));
+        assert!(matches!(
+            store.fold(&pods, &[]),
+            Err(StoreError::NotRecorded)
+        ));
+        assert!(matches!(
+            generation.put(&object("c", 3), b"c"),
+            Err(StoreError::Abandoned)
+        ));
+        assert!(matches!(
+            generation.commit(b"", Some(11), true),
+            Err(StoreError::Abandoned)
+        ));
         assert!(matches!(document.commit(), Err(StoreError::Abandoned)));
         assert_eq!(store.views(&pods.scope, &pods.path).len(), 1);
         store.remove_scope_path(&pods.scope, &pods.path).unwrap();
@@ -504,7 +719,10 @@ fn a_view_can_turn_from_a_document_into_a_collection_and_back() {
     on_every_engine(|store| {
         let key = key("/api/v1/pods");
         write_document(store, &key, "u", 1, b"table");
-        assert!(matches!(store.fold(&key, &[]), Err(StoreError::NotRecorded)));
+        assert!(matches!(
+            store.fold(&key, &[]),
+            Err(StoreError::NotRecorded)
+        ));
         list(store, &key, 10, &[("a", 1)]);
         assert!(store.document(&key).unwrap().is_none());
         assert_eq!(read(store, &key), Some(held(10, &[("a", 1)])));
@@ -521,7 +739,10 @@ fn notes_are_kept_and_are_no_views() {
         store.set_note("ledger", b"one").unwrap();
         store.set_note("time", b"two").unwrap();
         store.set_note("ledger", b"three").unwrap();
-        assert_eq!((store.note("ledger").unwrap(), store.note("time").unwrap()), (b"three".to_vec(), b"two".to_vec()));
+        assert_eq!(
+            (store.note("ledger").unwrap(), store.note("time").unwrap()),
+            (b"three".to_vec(), b"two".to_vec())
+        );
         assert!(store.all().is_empty());
         assert_eq!(store.stats().views, 0);
     });
@@ -550,7 +771,13 @@ fn threads_that_write_one_view_do_not_lose_each_others_changes() {
                 });
             }
         });
-        assert_eq!(read(store, &key), Some(held(403, &[("w0", 400), ("w1", 401), ("w2", 402), ("w3", 403)])));
+        assert_eq!(
+            read(store, &key),
+            Some(held(
+                403,
+                &[("w0", 400), ("w1", 401), ("w2", 402), ("w3", 403)]
+            ))
+        );
     });
 }
 
@@ -586,9 +813,20 @@ impl History {
         let (name, is_put) = self.0[version as usize - 1];
         let name = format!("o{name}");
         let content = bytes(&name, version);
-        fold(store, key, if is_put { put(&name, version, &content) } else { delete(&name, version) });
+        fold(
+            store,
+            key,
+            if is_put {
+                put(&name, version, &content)
+            } else {
+                delete(&name, version)
+            },
+        );
     }
 }
+
+/// A list on its way: what it goes into, the version it was read at, and the objects that have not arrived.
+type LateList = (Box<dyn Generation>, u64, Vec<(String, u64)>);
 
 /// Several watches, each in its own time, and lists that were read at some version and arrive whenever they do: at any
 /// moment the collection is exactly what the upstream held at the collection's version.
@@ -599,8 +837,8 @@ fn play(store: &dyn Store, seed: u64) {
     // Where each watch is. The first starts at 0, when the collection is empty and complete, or when a first list is
     // on its way.
     let mut watches = vec![0_u64];
-    let mut lists: Vec<(Box<dyn Generation>, u64, Vec<(String, u64)>)> = Vec::new();
-    if seed % 2 == 0 {
+    let mut lists: Vec<LateList> = Vec::new();
+    if seed.is_multiple_of(2) {
         list(store, &key, 0, &[]);
     } else {
         lists.push((store.begin_generation(&key).unwrap(), 0, Vec::new()));
@@ -625,17 +863,28 @@ fn play(store: &dyn Store, seed: u64) {
                 let version = dice.roll(history.0.len() as u64 + 1);
                 let mut generation = store.begin_generation(&key).unwrap();
                 // What is the newest upstream is no older than what any watch has told.
-                let told = watches.iter().copied().max().unwrap_or(0).max(version_of(store));
+                let told = watches
+                    .iter()
+                    .copied()
+                    .max()
+                    .unwrap_or(0)
+                    .max(version_of(store));
                 if version >= told && dice.roll(2) == 0 {
                     generation.supersede();
                 }
-                lists.push((generation, version, history.at(version).into_iter().collect()));
+                lists.push((
+                    generation,
+                    version,
+                    history.at(version).into_iter().collect(),
+                ));
             }
             10 if !lists.is_empty() => {
                 let which = dice.roll(lists.len() as u64) as usize;
                 let (generation, _, objects) = &mut lists[which];
                 for (name, version) in objects.drain(..objects.len().min(2)) {
-                    generation.put(&object(&name, version), &bytes(&name, version)).unwrap();
+                    generation
+                        .put(&object(&name, version), &bytes(&name, version))
+                        .unwrap();
                 }
             }
             11 if !lists.is_empty() => {
@@ -649,8 +898,14 @@ fn play(store: &dyn Store, seed: u64) {
             }
             _ => {}
         }
-        let Some((version, objects)) = read(store, &key) else { continue };
-        assert_eq!(objects, history.at(version.unwrap()), "seed {seed}, step {step}, version {version:?}");
+        let Some((version, objects)) = read(store, &key) else {
+            continue;
+        };
+        assert_eq!(
+            objects,
+            history.at(version.unwrap()),
+            "seed {seed}, step {step}, version {version:?}"
+        );
     }
 }
 
@@ -666,7 +921,11 @@ fn a_collection_is_always_a_state_that_the_upstream_held() {
         play(&store, seed);
         let before = read(&store, &key("/api/v1/pods"));
         drop(store);
-        assert_eq!(read(&open_file_store(&root), &key("/api/v1/pods")), before, "seed {seed}");
+        assert_eq!(
+            read(&open_file_store(&root), &key("/api/v1/pods")),
+            before,
+            "seed {seed}"
+        );
     }
 }
 

@@ -246,8 +246,7 @@ impl<L> Drafts<L> {
             .touched
             .get(object.key.as_str())
             .filter(|touch| touch.at > draft.began);
-        if touch.is_some_and(|touch| touch.deletes(object.version))
-        {
+        if touch.is_some_and(|touch| touch.deletes(object.version)) {
             return false;
         }
         if let Some((ByKey(earlier), source)) = draft.objects.get_key_value(object.key.as_str())
@@ -273,10 +272,14 @@ impl<L> Drafts<L> {
 
     /// Whether the bytes of an object that a change puts must be written for a draft, there being no collection yet.
     pub(super) fn wants_early(&self, draft: u64, object: &ObjectRef) -> bool {
-        let Some(draft) = self.open.get(&draft) else { return false };
+        let Some(draft) = self.open.get(&draft) else {
+            return false;
+        };
         // Whenever it was deleted: a change that is older than that is told by a watch that lags.
         let touch = self.touched.get(object.key.as_str());
-        if touch.is_some_and(|touch| matches!(touch.last, Last::Deleted(at) if !stands(object.version, at))) {
+        if touch.is_some_and(
+            |touch| matches!(touch.last, Last::Deleted(at) if !stands(object.version, at)),
+        ) {
             return false;
         }
         let earlier = draft
@@ -364,12 +367,18 @@ impl<L> Drafts<L> {
             complete,
         };
         // What a change put, and the generation lacks: created after the generation, or deleted before it.
-        let is_newer = |entry: &Entry<L>| version.is_none() || entry.version.is_none() || entry.version > version;
+        let is_newer = |entry: &Entry<L>| {
+            version.is_none() || entry.version.is_none() || entry.version > version
+        };
         for (ByKey(entry), &source) in &draft.objects {
             let held = held.and_then(|held| held.get(&entry.key));
-            let touch = self.touched.get(&entry.key).filter(|touch| touch.at > draft.began);
+            let touch = self
+                .touched
+                .get(&entry.key)
+                .filter(|touch| touch.at > draft.began);
             let deleted = touch.is_some_and(|touch| touch.deletes(entry.version));
-            let held_wins = touch.is_some() && held.is_some_and(|held| stands(held.version, entry.version));
+            let held_wins =
+                touch.is_some() && held.is_some_and(|held| stands(held.version, entry.version));
             let loses = deleted || held_wins || source == Source::Folded && !is_newer(entry);
             match source {
                 Source::Held if loses || held.is_some_and(|held| Arc::ptr_eq(held, entry)) => {}
@@ -379,16 +388,30 @@ impl<L> Drafts<L> {
             }
         }
         for entry in held.into_iter().flat_map(Index::iter) {
-            let touched = self.touched.get(&entry.key).is_some_and(|touch| touch.at > draft.began);
-            let listed = draft.objects.get(&*entry.key).is_some_and(|source| *source != Source::Folded);
-            let put = plan.puts.binary_search_by(|put| put.key.cmp(&entry.key)).is_ok();
-            if !listed && !put && !(touched && is_newer(entry)) {
+            let touched = self
+                .touched
+                .get(&entry.key)
+                .is_some_and(|touch| touch.at > draft.began);
+            let listed = draft
+                .objects
+                .get(&*entry.key)
+                .is_some_and(|source| *source != Source::Folded);
+            let put = plan
+                .puts
+                .binary_search_by(|put| put.key.cmp(&entry.key))
+                .is_ok();
+            if !(listed || put || touched && is_newer(entry)) {
                 plan.deletes.push(entry.key.clone());
             }
         }
-        let same = held.is_some_and(|held| held.version == plan.version && held.complete == plan.complete);
+        let same =
+            held.is_some_and(|held| held.version == plan.version && held.complete == plan.complete);
         let same_objects = plan.puts.is_empty() && plan.again.is_empty() && plan.deletes.is_empty();
-        Some(if same && same_objects && !plan.envelope { CommitPlan::Unchanged } else { CommitPlan::Replace(plan) })
+        Some(if same && same_objects && !plan.envelope {
+            CommitPlan::Unchanged
+        } else {
+            CommitPlan::Replace(plan)
+        })
     }
 
     /// Ends a draft that has been committed, or found unchanged. Those of older versions are stale from now on, if what

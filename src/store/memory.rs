@@ -327,7 +327,9 @@ fn fold_into_drafts(state: &mut State, changes: &[Change<'_>]) -> Folded {
         if let Change::Put { object, bytes } = change {
             for draft in state.drafts.ids() {
                 if state.drafts.wants_early(draft, object) {
-                    state.drafts.enter(draft, entry(object, bytes), Source::Folded);
+                    state
+                        .drafts
+                        .enter(draft, entry(object, bytes), Source::Folded);
                     counts = true;
                 }
             }
@@ -335,7 +337,10 @@ fn fold_into_drafts(state: &mut State, changes: &[Change<'_>]) -> Folded {
         applied += usize::from(counts);
         state.drafts.remember_one(change, counts);
     }
-    Folded { applied, version: None }
+    Folded {
+        applied,
+        version: None,
+    }
 }
 
 fn entry(object: &ObjectRef, bytes: &[u8]) -> Arc<Entry<Bytes>> {

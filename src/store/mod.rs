@@ -171,7 +171,10 @@ pub struct DocumentHead {
 impl DocumentHead {
     /// Whether this is an earlier state of the object that `held` is.
     fn is_older_than(&self, held: &Self) -> bool {
-        !self.uid.is_empty() && self.uid == held.uid && self.version.is_some() && self.version < held.version
+        !self.uid.is_empty()
+            && self.uid == held.uid
+            && self.version.is_some()
+            && self.version < held.version
     }
 }
 
@@ -265,12 +268,22 @@ impl fmt::Display for StoreError {
         match self {
             StoreError::NotRecorded => write!(f, "no such collection is recorded"),
             StoreError::Abandoned => write!(f, "the recording was abandoned"),
-            StoreError::TooLarge { what, length } => write!(f, "{what} of {length} bytes is too large to be recorded"),
-            StoreError::Locked { path } => {
-                write!(f, "{} is held by another process; give each its own directory", path.display())
+            StoreError::TooLarge { what, length } => {
+                write!(f, "{what} of {length} bytes is too large to be recorded")
             }
-            StoreError::Damaged { path } => write!(f, "{} is damaged and was set aside", path.display()),
-            StoreError::Io { doing, path, error } => write!(f, "cannot {doing} {}: {error}", path.display()),
+            StoreError::Locked { path } => {
+                write!(
+                    f,
+                    "{} is held by another process; give each its own directory",
+                    path.display()
+                )
+            }
+            StoreError::Damaged { path } => {
+                write!(f, "{} is damaged and was set aside", path.display())
+            }
+            StoreError::Io { doing, path, error } => {
+                write!(f, "cannot {doing} {}: {error}", path.display())
+            }
         }
     }
 }
@@ -296,7 +309,11 @@ pub trait Store: Send + Sync {
     fn document(&self, key: &ViewKey) -> Result<Option<Document>, StoreError>;
 
     /// Starts to record a document; it takes the place of whatever the view holds at its commit.
-    fn begin_document(&self, key: &ViewKey, head: DocumentHead) -> Result<Box<dyn DocumentWriter>, StoreError>;
+    fn begin_document(
+        &self,
+        key: &ViewKey,
+        head: DocumentHead,
+    ) -> Result<Box<dyn DocumentWriter>, StoreError>;
 
     /// Whether the recorded document has the same uid and version, neither of them empty. If so it counts as confirmed
     /// now, and nothing is written.
@@ -355,7 +372,12 @@ pub trait Generation: Send {
     /// Makes this the collection. Changes folded since the generation began win where they are newer than it: an
     /// object put since stays unless the generation's is newer; one deleted since stays deleted unless the
     /// generation's is newer. The version is the generation's or that of the newest change since, whichever is higher.
-    fn commit(self: Box<Self>, envelope: &[u8], version: Option<u64>, complete: bool) -> Result<Committed, StoreError>;
+    fn commit(
+        self: Box<Self>,
+        envelope: &[u8],
+        version: Option<u64>,
+        complete: bool,
+    ) -> Result<Committed, StoreError>;
 }
 
 /// A consistent reading of one collection at one moment; it does not change whatever is folded meanwhile.

@@ -43,7 +43,12 @@ pub(super) enum BadHeader {
 
 impl Header {
     pub(super) fn encode(&self) -> Vec<u8> {
-        let texts = [&self.key.scope, &self.key.path, &self.key.query, &self.key.representation];
+        let texts = [
+            &self.key.scope,
+            &self.key.path,
+            &self.key.query,
+            &self.key.representation,
+        ];
         let length = HEADER_FIXED + texts.iter().map(|text| text.len()).sum::<usize>() + 4;
         let mut out = Vec::with_capacity(length);
         out.extend_from_slice(&MAGIC);
@@ -78,7 +83,10 @@ impl Header {
         if version != VERSION {
             return Err(BadHeader::Version(version));
         }
-        let (fixed, crc) = bytes.get(..HEADER_FIXED).ok_or(BadHeader::Torn)?.split_at(HEADER_FIXED - 4);
+        let (fixed, crc) = bytes
+            .get(..HEADER_FIXED)
+            .ok_or(BadHeader::Torn)?
+            .split_at(HEADER_FIXED - 4);
         if Fields(crc).u32() != Some(crc32fast::hash(fixed)) {
             return Err(BadHeader::Damaged);
         }
@@ -86,7 +94,10 @@ impl Header {
         if !(HEADER_FIXED + 4..=HEADER_LIMIT).contains(&length) {
             return Err(BadHeader::Damaged);
         }
-        let (covered, crc) = bytes.get(..length).ok_or(BadHeader::Torn)?.split_at(length - 4);
+        let (covered, crc) = bytes
+            .get(..length)
+            .ok_or(BadHeader::Torn)?
+            .split_at(length - 4);
         let crc = Fields(crc).u32().ok_or(BadHeader::Damaged)?;
         if crc32fast::hash(covered) != crc {
             return Err(BadHeader::Damaged);
@@ -100,8 +111,12 @@ impl Header {
         let lengths = [fields.u32()?, fields.u32()?, fields.u32()?, fields.u32()?];
         fields.u32()?;
         let mut texts = lengths.iter().map(|&length| fields.text(length as usize));
-        let key =
-            ViewKey { scope: texts.next()??, path: texts.next()??, query: texts.next()??, representation: texts.next()?? };
+        let key = ViewKey {
+            scope: texts.next()??,
+            path: texts.next()??,
+            query: texts.next()??,
+            representation: texts.next()??,
+        };
         Some(Self { file_id, seq, key })
     }
 }
@@ -126,7 +141,9 @@ pub(super) enum Record {
 impl Record {
     fn of(byte: u8) -> Option<Self> {
         use Record::{Chunk, Collection, Delete, Document, Envelope, Put, Void};
-        [Put, Delete, Void, Envelope, Chunk, Collection, Document].into_iter().find(|&kind| kind as u8 == byte)
+        [Put, Delete, Void, Envelope, Chunk, Collection, Document]
+            .into_iter()
+            .find(|&kind| kind as u8 == byte)
     }
 }
 
@@ -143,8 +160,13 @@ pub(super) struct State {
 
 impl State {
     fn encode(&self) -> [u8; STATE] {
-        let bits = u8::from(self.collection) | u8::from(self.complete) << 1 | u8::from(self.version.is_some()) << 2;
-        let since = self.recorded_at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let bits = u8::from(self.collection)
+            | u8::from(self.complete) << 1
+            | u8::from(self.version.is_some()) << 2;
+        let since = self
+            .recorded_at
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         let millis = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
         let mut out = [0; STATE];
         out[0] = bits;
@@ -166,7 +188,9 @@ impl State {
             status,
             objects,
             version: (bits & 4 != 0).then_some(version),
-            recorded_at: UNIX_EPOCH.checked_add(Duration::from_millis(millis)).unwrap_or(UNIX_EPOCH),
+            recorded_at: UNIX_EPOCH
+                .checked_add(Duration::from_millis(millis))
+                .unwrap_or(UNIX_EPOCH),
         })
     }
 }
@@ -198,11 +222,22 @@ pub(super) struct Batch {
 impl Batch {
     /// Starts where `chain` says; with the file's header if that is its beginning.
     pub(super) fn new(chain: Chain, durable: u64, header: &Header) -> Self {
-        let mut batch = Self { out: Vec::new(), chain, durable };
+        let mut batch = Self {
+            out: Vec::new(),
+            chain,
+            durable,
+        };
         if chain.offset == 0 {
             batch.out = header.encode();
-            let crc = batch.out.last_chunk().map_or(0, |crc| u32::from_le_bytes(*crc));
-            batch.chain = Chain { file_id: header.file_id, offset: batch.out.len() as u64, prev: crc };
+            let crc = batch
+                .out
+                .last_chunk()
+                .map_or(0, |crc| u32::from_le_bytes(*crc));
+            batch.chain = Chain {
+                file_id: header.file_id,
+                offset: batch.out.len() as u64,
+                prev: crc,
+            };
         }
         batch
     }
@@ -218,8 +253,13 @@ impl Batch {
         let state_bytes = state.map(State::encode);
         let state_part = state_bytes.as_ref().map_or(&[][..], |bytes| &bytes[..]);
         let length = (state_part.len() + parts.iter().map(|part| part.len()).sum::<usize>()) as u64;
-        let payload = u32::try_from(length).ok().filter(|&payload| payload < u32::MAX - (HEAD + FOOT) as u32);
-        let payload = payload.ok_or(StoreError::TooLarge { what: "a record", length })?;
+        let payload = u32::try_from(length)
+            .ok()
+            .filter(|&payload| payload < u32::MAX - (HEAD + FOOT) as u32);
+        let payload = payload.ok_or(StoreError::TooLarge {
+            what: "a record",
+            length,
+        })?;
         let mut crc = crc32fast::Hasher::new();
         crc.update(state_part);
         for part in parts {
@@ -235,7 +275,10 @@ impl Batch {
         head[32..40].copy_from_slice(&self.durable.to_le_bytes());
         let head_crc = head_crc(&head, self.chain.file_id, self.chain.offset);
         head[..4].copy_from_slice(&head_crc.to_le_bytes());
-        let loc = Loc { offset: self.chain.offset, length: payload + (HEAD + FOOT) as u32 };
+        let loc = Loc {
+            offset: self.chain.offset,
+            length: payload + (HEAD + FOOT) as u32,
+        };
         self.out.reserve(loc.length as usize);
         self.out.extend_from_slice(&head);
         self.out.extend_from_slice(state_part);
@@ -259,11 +302,18 @@ impl Batch {
     ) -> Result<Loc, StoreError> {
         let mut fixed = [0; 24];
         fixed[0..4].copy_from_slice(&object.flags.to_le_bytes());
-        fixed[4..8].copy_from_slice(&length_of("an object's key", object.key.as_bytes())?.to_le_bytes());
-        fixed[8..12].copy_from_slice(&length_of("an object's uid", object.uid.as_bytes())?.to_le_bytes());
+        fixed[4..8]
+            .copy_from_slice(&length_of("an object's key", object.key.as_bytes())?.to_le_bytes());
+        fixed[8..12]
+            .copy_from_slice(&length_of("an object's uid", object.uid.as_bytes())?.to_le_bytes());
         fixed[12] = u8::from(object.version.is_some());
         fixed[16..24].copy_from_slice(&object.version.unwrap_or(0).to_le_bytes());
-        self.record(Record::Put, tx, state, &[&fixed, object.key.as_bytes(), object.uid.as_bytes(), bytes])
+        self.record(
+            Record::Put,
+            tx,
+            state,
+            &[&fixed, object.key.as_bytes(), object.uid.as_bytes(), bytes],
+        )
     }
 
     /// Adds the record that commits a document.
@@ -275,14 +325,23 @@ impl Batch {
         length: u64,
     ) -> Result<Loc, StoreError> {
         let mut fixed = [0; 16];
-        fixed[0..4].copy_from_slice(&length_of("a document's uid", head.uid.as_bytes())?.to_le_bytes());
+        fixed[0..4]
+            .copy_from_slice(&length_of("a document's uid", head.uid.as_bytes())?.to_le_bytes());
         fixed[8..16].copy_from_slice(&length.to_le_bytes());
-        self.record(Record::Document, tx, Some(state), &[&fixed, head.uid.as_bytes(), &head.head])
+        self.record(
+            Record::Document,
+            tx,
+            Some(state),
+            &[&fixed, head.uid.as_bytes(), &head.head],
+        )
     }
 }
 
 fn length_of(what: &'static str, bytes: &[u8]) -> Result<u32, StoreError> {
-    u32::try_from(bytes.len()).map_err(|_| StoreError::TooLarge { what, length: bytes.len() as u64 })
+    u32::try_from(bytes.len()).map_err(|_| StoreError::TooLarge {
+        what,
+        length: bytes.len() as u64,
+    })
 }
 
 /// A record belongs to its place: the same bytes in another file, or elsewhere in this one, are none.
@@ -322,7 +381,16 @@ impl RecordHead {
         let prev = fields.u32()?;
         fields.u32()?;
         let (tx, durable) = (fields.u64()?, fields.u64()?);
-        Some(Self { crc, payload_crc, payload, kind, commits: bits & COMMITS != 0, prev, tx, durable })
+        Some(Self {
+            crc,
+            payload_crc,
+            payload,
+            kind,
+            commits: bits & COMMITS != 0,
+            prev,
+            tx,
+            durable,
+        })
     }
 
     /// Length of the whole record.
@@ -332,14 +400,26 @@ impl RecordHead {
 
     /// The record's body, from all its bytes, if they are what was written.
     pub(super) fn body<'a>(&self, record: &'a [u8]) -> Option<Body<'a>> {
-        let (payload, foot) = record.get(HEAD..)?.split_at_checked(self.payload as usize)?;
+        let (payload, foot) = record
+            .get(HEAD..)?
+            .split_at_checked(self.payload as usize)?;
         let mut foot = Fields(foot);
-        if foot.u32()? != self.payload || foot.u32()? != self.crc || crc32fast::hash(payload) != self.payload_crc {
+        if foot.u32()? != self.payload
+            || foot.u32()? != self.crc
+            || crc32fast::hash(payload) != self.payload_crc
+        {
             return None;
         }
         let mut fields = Fields(payload);
-        let state = if self.commits { Some(State::parse(&mut fields)?) } else { None };
-        Some(Body { state, rest: fields.0 })
+        let state = if self.commits {
+            Some(State::parse(&mut fields)?)
+        } else {
+            None
+        };
+        Some(Body {
+            state,
+            rest: fields.0,
+        })
     }
 
     /// The length of the record that ends with this foot.
@@ -365,7 +445,15 @@ impl<'a> Body<'a> {
         fields.take(3)?;
         let version = fields.u64()?;
         let (key, uid) = (fields.text(key as usize)?, fields.text(uid as usize)?);
-        Some((ObjectRef { key, uid, version: has_version.then_some(version), flags }, fields.0))
+        Some((
+            ObjectRef {
+                key,
+                uid,
+                version: has_version.then_some(version),
+                flags,
+            },
+            fields.0,
+        ))
     }
 
     /// Of a [`Record::Put`]: its object's bytes alone.
@@ -391,7 +479,15 @@ impl<'a> Body<'a> {
         fields.u32()?;
         let length = fields.u64()?;
         let uid = fields.text(uid as usize)?;
-        Some((DocumentHead { status: state.status, uid, version: state.version, head: fields.0.to_vec() }, length))
+        Some((
+            DocumentHead {
+                status: state.status,
+                uid,
+                version: state.version,
+                head: fields.0.to_vec(),
+            },
+            length,
+        ))
     }
 }
 
@@ -443,7 +539,11 @@ mod tests {
             query: String::new(),
             representation: "application/json".into(),
         };
-        Header { file_id: 0x0123_4567_89ab_cdef, seq: 3, key }
+        Header {
+            file_id: 0x0123_4567_89ab_cdef,
+            seq: 3,
+            key,
+        }
     }
 
     #[test]
@@ -455,15 +555,28 @@ mod tests {
             let mut flipped = bytes.clone();
             flipped[i] ^= 0x10;
             assert!(Header::parse(&flipped).is_err(), "byte {i}");
-            assert_eq!(Header::parse(&bytes[..i]), Err(BadHeader::Torn), "length {i}");
+            assert_eq!(
+                Header::parse(&bytes[..i]),
+                Err(BadHeader::Torn),
+                "length {i}"
+            );
         }
     }
 
     #[test]
     fn a_record_is_read_back_only_where_it_was_written_and_as_it_was_written() {
-        let start = Chain { file_id: 9, offset: 1000, prev: 5 };
+        let start = Chain {
+            file_id: 9,
+            offset: 1000,
+            prev: 5,
+        };
         let mut batch = Batch::new(start, 77, &header());
-        let object = ObjectRef { key: "ns/a".into(), uid: "u".into(), version: Some(8), flags: 2 };
+        let object = ObjectRef {
+            key: "ns/a".into(),
+            uid: "u".into(),
+            version: Some(8),
+            flags: 2,
+        };
         let state = State {
             collection: true,
             complete: true,
@@ -473,9 +586,18 @@ mod tests {
             recorded_at: UNIX_EPOCH + Duration::from_millis(1_234_567),
         };
         let loc = batch.put(6, Some(&state), &object, b"bytes").unwrap();
-        assert_eq!(loc, Loc { offset: 1000, length: batch.out.len() as u32 });
+        assert_eq!(
+            loc,
+            Loc {
+                offset: 1000,
+                length: batch.out.len() as u32
+            }
+        );
         let head = RecordHead::parse(&batch.out, 9, 1000).unwrap();
-        assert_eq!((head.tx, head.durable, head.prev, head.commits), (6, 77, 5, true));
+        assert_eq!(
+            (head.tx, head.durable, head.prev, head.commits),
+            (6, 77, 5, true)
+        );
         let body = head.body(&batch.out).unwrap();
         assert_eq!(body.state, Some(state));
         assert_eq!(body.object(), Some((object, &b"bytes"[..])));
@@ -485,7 +607,8 @@ mod tests {
         for i in 0..batch.out.len() {
             let mut flipped = batch.out.clone();
             flipped[i] ^= 0x01;
-            let passes = RecordHead::parse(&flipped, 9, 1000).is_some_and(|head| head.body(&flipped).is_some());
+            let passes = RecordHead::parse(&flipped, 9, 1000)
+                .is_some_and(|head| head.body(&flipped).is_some());
             assert!(!passes, "byte {i}");
         }
     }

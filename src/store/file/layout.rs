@@ -61,7 +61,10 @@ pub(super) fn parse_file_name(file: &OsStr) -> Option<(&str, u64)> {
 
 /// Whether this could be the name of one of our folders.
 pub(super) fn is_hash(name: &str) -> bool {
-    name.len() == 32 && name.bytes().all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c))
+    name.len() == 32
+        && name
+            .bytes()
+            .all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c))
 }
 
 #[cfg(test)]
@@ -78,8 +81,18 @@ mod tests {
         };
         let name_ab = name(&key("a", "b"));
         let file = file_name(&name_ab, 12);
-        assert_eq!(parse_file_name(OsStr::new(&file)), Some((name_ab.as_str(), 12)));
-        for foreign in ["lock", "x.1", &name_ab, &format!("{name_ab}.01"), &format!("{name_ab}.+1"), &format!("{name_ab}.")] {
+        assert_eq!(
+            parse_file_name(OsStr::new(&file)),
+            Some((name_ab.as_str(), 12))
+        );
+        for foreign in [
+            "lock",
+            "x.1",
+            &name_ab,
+            &format!("{name_ab}.01"),
+            &format!("{name_ab}.+1"),
+            &format!("{name_ab}."),
+        ] {
             assert_eq!(parse_file_name(OsStr::new(foreign)), None, "{foreign}");
         }
         // What moves from one part into the next is another key.

@@ -68,8 +68,8 @@ use std::time::Duration;
 
 use super::disk::{Disk, OsDisk};
 use super::{
-    Change, Collection, Document, DocumentHead, DocumentWriter, Folded, Generation, Kind, Stats, Store, StoreError,
-    ViewInfo, ViewKey,
+    Change, Collection, Document, DocumentHead, DocumentWriter, Folded, Generation, Kind, Stats,
+    Store, StoreError, ViewInfo, ViewKey,
 };
 
 mod folders;
@@ -83,6 +83,8 @@ mod writing;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod trouble;
 
 use folders::Folders;
 use reading::{BodyReader, Snapshot};
@@ -129,14 +131,21 @@ impl FileStore {
     pub fn open_on(disk: Arc<dyn Disk>, options: FileOptions) -> Result<Self, StoreError> {
         let root = options.root;
         let path = root.join(layout::LOCK);
-        let io_error = |doing, path: &PathBuf, error| StoreError::Io { doing, path: path.clone(), error };
+        let io_error = |doing, path: &PathBuf, error| StoreError::Io {
+            doing,
+            path: path.clone(),
+            error,
+        };
         make_root(&*disk, &root).map_err(|error| io_error("create", &root, error))?;
         let held = disk.lock(&path).map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock => StoreError::Locked { path: path.clone() },
             _ => io_error("lock", &path, error),
         })?;
         let shared = Arc::new(Shared::new(disk, root.clone(), held));
-        let inner = Arc::new(Inner { shared, folders: Folders::default() });
+        let inner = Arc::new(Inner {
+            shared,
+            folders: Folders::default(),
+        });
         let for_flusher = Arc::clone(&inner);
         let flusher = thread::Builder::new()
             .name("store-flush".into())
@@ -146,21 +155,30 @@ impl FileStore {
                 shared.run(options.flush_interval, || folders.tidy(shared));
             })
             .map_err(|error| io_error("start a thread for", &root, error))?;
-        Ok(Self { inner, flusher: Some(flusher) })
+        Ok(Self {
+            inner,
+            flusher: Some(flusher),
+        })
     }
 
     fn find(&self, key: &ViewKey) -> Option<Arc<View>> {
         self.inner.folders.find(&self.inner.shared, key)
     }
 
-    fn make(&self, key: &ViewKey) -> Arc<View> {
+    fn make(&self, key: &ViewKey) -> Result<Arc<View>, StoreError> {
         self.inner.folders.make(&self.inner.shared, key)
     }
 
     fn read_document(&self, key: &ViewKey) -> Result<Option<Document>, StoreError> {
-        let Some(view) = self.find(key) else { return Ok(None) };
-        let Some(held) = view.held(&self.inner.shared)? else { return Ok(None) };
-        let Content::Document(body) = &held.content else { return Ok(None) };
+        let Some(view) = self.find(key) else {
+            return Ok(None);
+        };
+        let Some(held) = view.held(&self.inner.shared)? else {
+            return Ok(None);
+        };
+        let Content::Document(body) = &held.content else {
+            return Ok(None);
+        };
         let reader = BodyReader::new(&view, &self.inner.shared, &held, Arc::clone(body));
         Ok(Some(Document {
             uid: body.head.uid.clone(),
@@ -222,8 +240,12 @@ impl Store for FileStore {
         self.read_document(key)
     }
 
-    fn begin_document(&self, key: &ViewKey, head: DocumentHead) -> Result<Box<dyn DocumentWriter>, StoreError> {
-        let (view, shared) = (self.make(key), Arc::clone(&self.inner.shared));
+    fn begin_document(
+        &self,
+        key: &ViewKey,
+        head: DocumentHead,
+    ) -> Result<Box<dyn DocumentWriter>, StoreError> {
+        let (view, shared) = (self.make(key)?, Arc::clone(&self.inner.shared));
         Ok(Box::new(FileDocument::begin(view, shared, head)?))
     }
 
@@ -231,10 +253,20 @@ impl Store for FileStore {
         if uid.is_empty() || version.is_none() {
             return false;
         }
-        let Some(view) = self.find(key) else { return false };
+        let Some(view) = self.find(key) else {
+            return false;
+        };
         // What is known before the file is read tells most of them apart.
-        let likely = view.info().is_some_and(|info| info.kind == Kind::Document && info.version == version);
-        let Ok(Some(held)) = (if likely { view.held(&self.inner.shared) } else { Ok(None) }) else { return false };
+        let likely = view
+            .info()
+            .is_some_and(|info| info.kind == Kind::Document && info.version == version);
+        let Ok(Some(held)) = (if likely {
+            view.held(&self.inner.shared)
+        } else {
+            Ok(None)
+        }) else {
+            return false;
+        };
         let same = matches!(&held.content, Content::Document(body)
             if body.head.uid == uid && body.head.version == version);
         if same {
@@ -244,15 +276,29 @@ impl Store for FileStore {
     }
 
     fn collection(&self, key: &ViewKey) -> Result<Option<Arc<dyn Collection>>, StoreError> {
-        let Some(view) = self.find(key) else { return Ok(None) };
-        let Some(held) = view.held(&self.inner.shared)? else { return Ok(None) };
-        let Content::Collection(index) = &held.content else { return Ok(None) };
+        let Some(view) = self.find(key) else {
+            return Ok(None);
+        };
+        let Some(held) = view.held(&self.inner.shared)? else {
+            return Ok(None);
+        };
+        let Content::Collection(index) = &held.content else {
+            return Ok(None);
+        };
         let index = Arc::clone(index);
-        Ok(Some(Arc::new(Snapshot::new(&view, &self.inner.shared, held, index))))
+        Ok(Some(Arc::new(Snapshot::new(
+            &view,
+            &self.inner.shared,
+            held,
+            index,
+        ))))
     }
 
     fn begin_generation(&self, key: &ViewKey) -> Result<Box<dyn Generation>, StoreError> {
-        Ok(Box::new(FileGeneration::begin(self.make(key), Arc::clone(&self.inner.shared))?))
+        Ok(Box::new(FileGeneration::begin(
+            self.make(key)?,
+            Arc::clone(&self.inner.shared),
+        )?))
     }
 
     fn fold(&self, key: &ViewKey, changes: &[Change<'_>]) -> Result<Folded, StoreError> {
@@ -261,13 +307,17 @@ impl Store for FileStore {
     }
 
     fn remove(&self, key: &ViewKey) -> Result<(), StoreError> {
-        self.find(key).map_or(Ok(()), |view| view.forget(&self.inner.shared))
+        self.find(key)
+            .map_or(Ok(()), |view| view.forget(&self.inner.shared))
     }
 
     fn remove_scope_path(&self, scope: &str, path: &str) -> Result<(), StoreError> {
         let views = self.inner.folders.views(&self.inner.shared, scope, path);
         // All are tried, whatever becomes of one.
-        views.iter().map(|view| view.forget(&self.inner.shared)).fold(Ok(()), Result::and)
+        views
+            .iter()
+            .map(|view| view.forget(&self.inner.shared))
+            .fold(Ok(()), Result::and)
     }
 
     fn note(&self, name: &str) -> Option<Vec<u8>> {

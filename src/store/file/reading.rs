@@ -23,13 +23,23 @@ struct Source {
 impl Source {
     fn new(view: &Arc<View>, shared: &Arc<Shared>, held: &Held) -> Self {
         let (view, shared, file) = (Arc::clone(view), Arc::clone(shared), Arc::clone(&held.file));
-        Self { view, shared, file, file_id: held.file_id, seq: held.seq }
+        Self {
+            view,
+            shared,
+            file,
+            file_id: held.file_id,
+            seq: held.seq,
+        }
     }
 
     /// Reads the payload of a record; one that is damaged is reported, and its file set aside.
     fn read<'a>(&self, loc: Loc, record: &'a mut Vec<u8>) -> io::Result<super::format::Body<'a>> {
         read_record(&*self.file, self.file_id, loc, record).inspect_err(|error| {
-            let _ = self.shared.failed("read", &self.view.path(self.seq), io::Error::new(error.kind(), error.to_string()));
+            let _ = self.shared.failed(
+                "read",
+                &self.view.path(self.seq),
+                io::Error::new(error.kind(), error.to_string()),
+            );
             self.view.damaged(&self.shared, self.seq);
         })
     }
@@ -46,15 +56,28 @@ pub(super) struct BodyReader {
 }
 
 impl BodyReader {
-    pub(super) fn new(view: &Arc<View>, shared: &Arc<Shared>, held: &Held, body: Arc<DocumentBody>) -> Self {
-        Self { source: Source::new(view, shared, held), body, next: 0, record: Vec::new(), rest: 0..0 }
+    pub(super) fn new(
+        view: &Arc<View>,
+        shared: &Arc<Shared>,
+        held: &Held,
+        body: Arc<DocumentBody>,
+    ) -> Self {
+        Self {
+            source: Source::new(view, shared, held),
+            body,
+            next: 0,
+            record: Vec::new(),
+            rest: 0..0,
+        }
     }
 }
 
 impl Read for BodyReader {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         while self.rest.is_empty() {
-            let Some(&loc) = self.body.chunks.get(self.next) else { return Ok(0) };
+            let Some(&loc) = self.body.chunks.get(self.next) else {
+                return Ok(0);
+            };
             let length = self.source.read(loc, &mut self.record)?.rest.len();
             self.next += 1;
             self.rest = super::format::HEAD..super::format::HEAD + length;
@@ -74,13 +97,23 @@ pub(super) struct Snapshot {
 }
 
 impl Snapshot {
-    pub(super) fn new(view: &Arc<View>, shared: &Arc<Shared>, held: Held, index: Arc<Index<Loc>>) -> Self {
-        Self { source: Source::new(view, shared, &held), info: held.info, index }
+    pub(super) fn new(
+        view: &Arc<View>,
+        shared: &Arc<Shared>,
+        held: Held,
+        index: Arc<Index<Loc>>,
+    ) -> Self {
+        Self {
+            source: Source::new(view, shared, &held),
+            info: held.info,
+            index,
+        }
     }
 
     fn bytes<'a>(&self, entry: &Entry<Loc>, record: &'a mut Vec<u8>) -> io::Result<&'a [u8]> {
         let body = self.source.read(entry.at, record)?;
-        body.object_bytes().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+        body.object_bytes()
+            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
     }
 }
 

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use super::super::DocumentHead;
 use super::super::disk::DiskFile;
 use super::super::index::{Entry, Index};
-use super::format::{BadHeader, Body, Chain, FOOT, HEAD, HEADER_LIMIT, Header, Loc, Record, RecordHead, State};
+use super::format::{
+    BadHeader, Body, Chain, FOOT, HEAD, HEADER_LIMIT, Header, Loc, Record, RecordHead, State,
+};
 
 /// A document that is committed.
 #[derive(Debug)]
@@ -30,7 +32,9 @@ impl Content {
     /// About what it takes in a log without any garbage.
     pub(super) fn weight(&self) -> u64 {
         match self {
-            Content::Document(body) => body.length + body.head.head.len() as u64 + 100 * (1 + body.chunks.len() as u64),
+            Content::Document(body) => {
+                body.length + body.head.head.len() as u64 + 100 * (1 + body.chunks.len() as u64)
+            }
             Content::Collection(index) => index.weight(),
         }
     }
@@ -74,23 +78,36 @@ pub(super) fn header(file: &dyn DiskFile) -> io::Result<Result<(Header, usize, u
 }
 
 /// Tells from a file's end what it holds, without reading all of it. `None` if that takes a [`scan`].
-pub(super) fn last_state(file: &dyn DiskFile, header: &Header, header_length: usize) -> io::Result<Option<State>> {
+pub(super) fn last_state(
+    file: &dyn DiskFile,
+    header: &Header,
+    header_length: usize,
+) -> io::Result<Option<State>> {
     let mut end = file.len()?;
     // Records of a generation that was cut short may follow the last commit; past a few, a scan is as good.
     for _ in 0..16 {
-        let Some(at) = end.checked_sub(FOOT as u64) else { return Ok(None) };
+        let Some(at) = end.checked_sub(FOOT as u64) else {
+            return Ok(None);
+        };
         let mut foot = [0; FOOT];
         if fill(file, &mut foot, at)? < FOOT {
             return Ok(None);
         }
         let length = RecordHead::length_before(foot);
-        let Some(start) = end.checked_sub(length).filter(|&start| start >= header_length as u64) else {
+        let Some(start) = end
+            .checked_sub(length)
+            .filter(|&start| start >= header_length as u64)
+        else {
             return Ok(None);
         };
         let mut record = vec![0; usize::try_from(length).unwrap_or(0)];
         fill(file, &mut record, start)?;
-        let Some(head) = RecordHead::parse(&record, header.file_id, start) else { return Ok(None) };
-        let Some(body) = head.body(&record) else { return Ok(None) };
+        let Some(head) = RecordHead::parse(&record, header.file_id, start) else {
+            return Ok(None);
+        };
+        let Some(body) = head.body(&record) else {
+            return Ok(None);
+        };
         if body.state.is_some() {
             return Ok(body.state);
         }
@@ -108,26 +125,56 @@ pub(super) fn scan(file: &dyn DiskFile) -> io::Result<Scan> {
         Err(BadHeader::Version(_)) => return Ok(Scan::Damaged("of another version")),
         Err(BadHeader::Damaged) => return Ok(Scan::Damaged("its header is damaged")),
     };
-    let mut window = Window { file, length: file.len()?, bytes: Vec::new(), at: 0 };
-    let mut chain = Chain { file_id: header.file_id, offset: start as u64, prev: crc };
+    let mut window = Window {
+        file,
+        length: file.len()?,
+        bytes: Vec::new(),
+        at: 0,
+    };
+    let mut chain = Chain {
+        file_id: header.file_id,
+        offset: start as u64,
+        prev: crc,
+    };
     let mut replay = Replay::default();
     let mut committed: Option<(Chain, State)> = None;
     let mut next_tx = 1;
     while let Some((head, record)) = window.record(chain)? {
-        let loc = Loc { offset: chain.offset, length: head.length() as u32 };
-        let Some(body) = head.body(record).filter(|body| replay.take(&head, body, loc).is_some()) else { break };
+        let loc = Loc {
+            offset: chain.offset,
+            length: head.length() as u32,
+        };
+        let Some(body) = head
+            .body(record)
+            .filter(|body| replay.take(&head, body, loc).is_some())
+        else {
+            break;
+        };
         let state = body.state;
         next_tx = next_tx.max(head.tx.saturating_add(1));
-        chain = Chain { offset: chain.offset + head.length(), prev: head.crc, ..chain };
+        chain = Chain {
+            offset: chain.offset + head.length(),
+            prev: head.crc,
+            ..chain
+        };
         committed = state.map(|state| (chain, state)).or(committed);
     }
     // What cannot be read is a torn end, unless something after it says that it had been durable.
     if chain.offset < window.length && window.durable_after(chain)? > chain.offset {
         return Ok(Scan::Damaged("a record in its middle is damaged"));
     }
-    let (Some((end, state)), Some(content)) = (committed, replay.content()) else { return Ok(Scan::Nothing) };
+    let (Some((end, state)), Some(content)) = (committed, replay.content()) else {
+        return Ok(Scan::Nothing);
+    };
     let tail = end.offset < window.length;
-    Ok(Scan::Committed(Box::new(Scanned { header, content, state, chain: end, tail, next_tx })))
+    Ok(Scan::Committed(Box::new(Scanned {
+        header,
+        content,
+        state,
+        chain: end,
+        tail,
+        next_tx,
+    })))
 }
 
 /// Reads until `out` is full or the file ends; says how much.
@@ -170,13 +217,17 @@ const PIECE: u64 = 256 << 10;
 
 impl Window<'_> {
     fn slice(&mut self, offset: u64, length: u64) -> io::Result<Option<&[u8]>> {
-        if offset.checked_add(length).is_none_or(|end| end > self.length) {
+        if offset
+            .checked_add(length)
+            .is_none_or(|end| end > self.length)
+        {
             return Ok(None);
         }
         let held = self.at..self.at + self.bytes.len() as u64;
         if !(held.contains(&offset) && offset + length <= held.end) {
             let wanted = length.max(PIECE).min(self.length - offset);
-            self.bytes.resize(usize::try_from(wanted).map_err(io::Error::other)?, 0);
+            self.bytes
+                .resize(usize::try_from(wanted).map_err(io::Error::other)?, 0);
             let got = fill(self.file, &mut self.bytes, offset)?;
             self.bytes.truncate(got);
             self.at = offset;
@@ -192,8 +243,12 @@ impl Window<'_> {
 
     /// The record that follows `chain`, its payload not yet checked.
     fn record(&mut self, chain: Chain) -> io::Result<Option<(RecordHead, &[u8])>> {
-        let Some(head) = self.head(chain)?.filter(|head| head.prev == chain.prev) else { return Ok(None) };
-        Ok(self.slice(chain.offset, head.length())?.map(|record| (head, record)))
+        let Some(head) = self.head(chain)?.filter(|head| head.prev == chain.prev) else {
+            return Ok(None);
+        };
+        Ok(self
+            .slice(chain.offset, head.length())?
+            .map(|record| (head, record)))
     }
 
     /// How much of the file had been durable according to what looks like records after `chain`.
@@ -239,7 +294,9 @@ impl Replay {
                 let entry = Entry::new(&object, u32::try_from(bytes.len()).ok()?, loc);
                 transaction.operations.push(Operation::Put(Arc::new(entry)));
             }
-            Record::Delete => transaction.operations.push(Operation::Delete(body.key()?.into())),
+            Record::Delete => transaction
+                .operations
+                .push(Operation::Delete(body.key()?.into())),
             Record::Void => {
                 transaction.voids.insert(body.key()?.into());
             }
@@ -249,7 +306,11 @@ impl Replay {
             Record::Document => {
                 let (head, length) = body.document()?;
                 let chunks = std::mem::take(&mut transaction.chunks);
-                self.content = Some(Content::Document(Arc::new(DocumentBody { head, chunks, length })));
+                self.content = Some(Content::Document(Arc::new(DocumentBody {
+                    head,
+                    chunks,
+                    length,
+                })));
             }
         }
         if let Some(state) = &body.state {

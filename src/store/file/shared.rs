@@ -89,7 +89,11 @@ impl Shared {
         self.numbers.errors.fetch_add(1, Ordering::Relaxed);
         self.troubled.store(true, Ordering::Relaxed);
         let first = lock(&self.told).insert((doing, error.kind()));
-        let error = StoreError::Io { doing, path: path.to_owned(), error };
+        let error = StoreError::Io {
+            doing,
+            path: path.to_owned(),
+            error,
+        };
         if first {
             log::warn!("record: {error}; what comes is not recorded until this ends");
         }
@@ -105,16 +109,27 @@ impl Shared {
     }
 
     /// An open file, opened if need be. The file must exist: the caller holds a lock that keeps it.
-    pub(super) fn open_file(&self, view: u64, seq: u64, path: &Path) -> Result<Arc<dyn DiskFile>, StoreError> {
+    pub(super) fn open_file(
+        &self,
+        view: u64,
+        seq: u64,
+        path: &Path,
+    ) -> Result<Arc<dyn DiskFile>, StoreError> {
         let mut open = lock(&self.open);
-        if let Some(at) = open.iter().position(|file| file.view == view && file.seq == seq) {
+        if let Some(at) = open
+            .iter()
+            .position(|file| file.view == view && file.seq == seq)
+        {
             let found = open.remove(at);
             let file = Arc::clone(&found.file);
             open.push(found);
             return Ok(file);
         }
         drop(open);
-        let file = self.disk.open(path).map_err(|error| self.failed("open", path, error))?;
+        let file = self
+            .disk
+            .open(path)
+            .map_err(|error| self.failed("open", path, error))?;
         self.keep_open(view, seq, Arc::clone(&file));
         Ok(file)
     }
@@ -150,7 +165,9 @@ impl Shared {
 
     pub(super) fn remove_file(&self, path: &Path) -> Result<(), StoreError> {
         match self.disk.remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.failed("remove", path, error)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(self.failed("remove", path, error))
+            }
             _ => Ok(()),
         }
     }
@@ -159,13 +176,22 @@ impl Shared {
     pub(super) fn set_aside(&self, path: &Path, why: &str) {
         self.numbers.damaged.fetch_add(1, Ordering::Relaxed);
         let dir = self.root.join(layout::DAMAGED);
-        let millis = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let millis = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_millis();
         let number = self.numbers.damaged.load(Ordering::Relaxed);
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let to = dir.join(format!("{millis:016}-{number}-{name}"));
-        let moved = self.make_dir(&dir).and_then(|_| self.disk.rename(path, &to));
+        let moved = self
+            .make_dir(&dir)
+            .and_then(|_| self.disk.rename(path, &to));
         match moved {
-            Ok(()) => log::warn!("record: {} is {why}: set aside as {}", path.display(), to.display()),
+            Ok(()) => log::warn!(
+                "record: {} is {why}: set aside as {}",
+                path.display(),
+                to.display()
+            ),
             Err(error) => {
                 self.failed("set aside", path, error);
                 // What cannot be moved must at least not be met again.
@@ -190,7 +216,8 @@ impl Shared {
     /// Whether a view waits to be made durable.
     pub(super) fn waits(&self, view: &View) -> bool {
         let waiting = lock(&self.waiting);
-        waiting.views.contains_key(&view.id) || waiting.failed.iter().any(|failed| failed.id == view.id)
+        waiting.views.contains_key(&view.id)
+            || waiting.failed.iter().any(|failed| failed.id == view.id)
     }
 
     /// Has a directory's names made durable within a flush interval.
@@ -214,10 +241,19 @@ impl Shared {
                 let due = waiting.retry.is_some_and(|retry| Instant::now() >= retry);
                 !waiting.stop && !due && waiting.views.is_empty() && waiting.dirs.is_empty()
             };
-            let pause = if waiting.retry.is_some() { RETRY } else { super::IDLE_CHECK };
-            let Ok((waiting, _)) = self.wake.wait_timeout_while(waiting, pause, nothing) else { return };
+            let pause = if waiting.retry.is_some() {
+                RETRY
+            } else {
+                super::IDLE_CHECK
+            };
+            let Ok((waiting, _)) = self.wake.wait_timeout_while(waiting, pause, nothing) else {
+                return;
+            };
             // What comes within the interval is made durable with what woke us.
-            let Ok((waiting, _)) = self.wake.wait_timeout_while(waiting, interval, |waiting| !waiting.stop) else {
+            let Ok((waiting, _)) = self
+                .wake
+                .wait_timeout_while(waiting, interval, |waiting| !waiting.stop)
+            else {
                 return;
             };
             let stop = waiting.stop;
@@ -237,7 +273,10 @@ impl Shared {
     /// Takes what waits; what failed before only when its time has come, or `now`.
     fn take_waiting(&self, now: bool) -> (HashMap<u64, Arc<View>>, HashSet<PathBuf>) {
         let mut waiting = lock(&self.waiting);
-        let (mut views, mut dirs) = (std::mem::take(&mut waiting.views), std::mem::take(&mut waiting.dirs));
+        let (mut views, mut dirs) = (
+            std::mem::take(&mut waiting.views),
+            std::mem::take(&mut waiting.dirs),
+        );
         if now || waiting.retry.is_some_and(|retry| Instant::now() >= retry) {
             waiting.retry = None;
             views.extend(waiting.failed.drain(..).map(|view| (view.id, view)));
@@ -282,7 +321,12 @@ impl Shared {
         }
         for (view, seq, levels) in synced {
             // An older file may go only when the name of its successor lasts.
-            if view.folder.ancestors().take(levels).any(|dir| failed_dirs.contains(dir)) {
+            if view
+                .folder
+                .ancestors()
+                .take(levels)
+                .any(|dir| failed_dirs.contains(dir))
+            {
                 view.still_fresh(levels);
                 lock(&self.waiting).failed.push(view);
             } else {

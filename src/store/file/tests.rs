@@ -5,15 +5,16 @@ use std::fs;
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::super::contract::{
-    Held, TempDir, bytes, delete, held, key, list, object, open_file_store, put, read, read_document, write_document,
+    Held, TempDir, bytes, delete, held, key, list, object, open_file_store, put, read,
+    read_document, write_document,
 };
-use super::super::{Change, Committed, Disk, DiskFile, DocumentHead, OsDisk, Store, StoreError, ViewKey};
 use super::super::lock;
+use super::super::{Change, Committed, DocumentHead, Store, StoreError, ViewKey};
+use super::trouble::troubled;
 use super::{FileOptions, FileStore, layout};
 
 /// The files of a store that hold views.
@@ -39,6 +40,12 @@ fn only_file(root: &Path) -> PathBuf {
     let found = files(root);
     assert_eq!(found.len(), 1, "{found:?}");
     found[0].clone()
+}
+
+fn remove_all(files: &[PathBuf]) {
+    for file in files {
+        fs::remove_file(file).unwrap();
+    }
 }
 
 fn copy_tree(from: &Path, to: &Path) {
@@ -93,7 +100,10 @@ fn short_history(root: &Path, durable: bool) -> (Vec<(u64, Held)>, Vec<u8>) {
     let key = key("/api/v1/pods");
     let mut states = Vec::new();
     live(&store, &key, || {
-        states.push((fs::metadata(only_file(root)).unwrap().len(), read(&store, &key).unwrap()));
+        states.push((
+            fs::metadata(only_file(root)).unwrap().len(),
+            read(&store, &key).unwrap(),
+        ));
         if durable {
             store.flush().unwrap();
         }
@@ -112,18 +122,32 @@ fn a_file_cut_at_any_length_is_the_state_of_its_last_whole_commit() {
         fs::write(&file, &whole[..length]).unwrap();
         let store = open_file_store(&root);
         let key = key("/api/v1/pods");
-        let expected = states.iter().rev().find(|(end, _)| *end <= length as u64).map(|(_, state)| state.clone());
+        let expected = states
+            .iter()
+            .rev()
+            .find(|(end, _)| *end <= length as u64)
+            .map(|(_, state)| state.clone());
         let told = store.views(&key.scope, &key.path);
         assert_eq!(read(&store, &key), expected, "cut at {length}");
         assert_eq!(store.stats().damaged, 0, "cut at {length}");
         // What was told before the file was read whole is the same.
         let told = told.first().map(|info| (info.version, info.objects));
-        assert_eq!(told, expected.as_ref().map(|(version, objects)| (*version, objects.len())), "cut at {length}");
+        assert_eq!(
+            told,
+            expected
+                .as_ref()
+                .map(|(version, objects)| (*version, objects.len())),
+            "cut at {length}"
+        );
         // And it goes on from there.
         list(&store, &key, 20, &[("z", 20)]);
-        assert_eq!(after_a_kill(&root, |store| read(store, &key)), Some(held(20, &[("z", 20)])), "cut at {length}");
+        assert_eq!(
+            after_a_kill(&root, |store| read(store, &key)),
+            Some(held(20, &[("z", 20)])),
+            "cut at {length}"
+        );
         drop(store);
-        files(&root).iter().for_each(|file| fs::remove_file(file).unwrap());
+        remove_all(&files(&root));
     }
 }
 
@@ -145,16 +169,25 @@ fn a_flipped_byte_is_a_miss_or_an_earlier_state_and_never_a_wrong_one() {
             fs::write(&file, &damaged).unwrap();
             let store = open_file_store(&root);
             let found = read(&store, &key("/api/v1/pods"));
-            let earlier = states.iter().any(|(_, state)| found.as_ref() == Some(state));
+            let earlier = states
+                .iter()
+                .any(|(_, state)| found.as_ref() == Some(state));
             assert!(found.is_none() || earlier, "byte {at}: {found:?}");
             if durable && at < known {
-                assert_eq!(found, None, "byte {at}: what had been durable is not an old state but a miss");
+                assert_eq!(
+                    found, None,
+                    "byte {at}: what had been durable is not an old state but a miss"
+                );
                 assert_eq!(store.stats().damaged, 1, "byte {at}");
             }
-            assert_ne!(found.as_ref(), Some(&last), "byte {at} is not covered by any checksum");
+            assert_ne!(
+                found.as_ref(),
+                Some(&last),
+                "byte {at} is not covered by any checksum"
+            );
             misses += usize::from(found.is_none());
             drop(store);
-            files(&root).iter().for_each(|file| fs::remove_file(file).unwrap());
+            remove_all(&files(&root));
         }
         assert!(misses > 0);
         let kept = fs::read_dir(root.join(layout::DAMAGED)).unwrap().count();
@@ -175,13 +208,25 @@ fn what_was_written_is_there_after_a_kill() {
     let body = vec![7; 200_000];
     write_document(&store, &key("/version"), "u", 1, &body);
     store.set_note("ledger", b"note").unwrap();
-    let mut half = store.begin_document(&key("/version"), DocumentHead::default()).unwrap();
-    half.write(&[8; 200_000]).unwrap();
+    let mut half = store
+        .begin_document(&key("/version"), DocumentHead::default())
+        .unwrap();
+    half.write(&vec![8; 200_000]).unwrap();
     after_a_kill(&root, |store| {
         assert_eq!(read_document(store, &key("/version")).unwrap(), body);
         assert_eq!(store.note("ledger").unwrap(), b"note");
-        let all: Vec<_> = store.all().into_iter().map(|info| (info.key.path, info.version)).collect();
-        assert_eq!(all, [("/api/v1/pods".to_owned(), Some(17)), ("/version".to_owned(), Some(1))]);
+        let all: Vec<_> = store
+            .all()
+            .into_iter()
+            .map(|info| (info.key.path, info.version))
+            .collect();
+        assert_eq!(
+            all,
+            [
+                ("/api/v1/pods".to_owned(), Some(17)),
+                ("/version".to_owned(), Some(1))
+            ]
+        );
     });
 }
 
@@ -190,18 +235,27 @@ fn files_that_change_places_are_set_aside() {
     let dir = TempDir::new();
     let root = dir.path().join("store");
     let (pods, nodes) = (key("/api/v1/pods"), key("/api/v1/nodes"));
-    let selected = ViewKey { query: "labelSelector=a".into(), ..pods.clone() };
+    let selected = ViewKey {
+        query: "labelSelector=a".into(),
+        ..pods.clone()
+    };
     let mut of = HashMap::new();
     {
         let store = open_file_store(&root);
         for key in [&pods, &nodes, &selected] {
             list(&store, key, 10, &[("a", 1)]);
-            let new = files(&root).into_iter().find(|file| !of.values().any(|known| known == file)).unwrap();
+            let new = files(&root)
+                .into_iter()
+                .find(|file| !of.values().any(|known| known == file))
+                .unwrap();
             of.insert(key.clone(), new);
         }
     }
     // Swapped between two paths and, as a copy, between two queries and with another number.
-    let contents: HashMap<_, _> = of.iter().map(|(key, file)| (key.clone(), fs::read(file).unwrap())).collect();
+    let contents: HashMap<_, _> = of
+        .iter()
+        .map(|(key, file)| (key.clone(), fs::read(file).unwrap()))
+        .collect();
     fs::write(&of[&pods], &contents[&nodes]).unwrap();
     fs::write(&of[&nodes], &contents[&selected]).unwrap();
     fs::write(of[&selected].with_extension("9"), &contents[&selected]).unwrap();
@@ -252,7 +306,10 @@ fn damage_that_a_reader_finds_makes_a_miss_of_the_view() {
     list(&store, &pods, 10, &[("a", 1), ("b", 2)]);
     let file = only_file(&root);
     let mut content = fs::read(&file).unwrap();
-    let at = content.windows(3).rposition(|window| window == b"b@2").unwrap();
+    let at = content
+        .windows(3)
+        .rposition(|window| window == b"b@2")
+        .unwrap();
     content[at] = b'X';
     fs::write(&file, &content).unwrap();
     let collection = store.collection(&pods).unwrap().unwrap();
@@ -261,16 +318,25 @@ fn damage_that_a_reader_finds_makes_a_miss_of_the_view() {
         seen += 1;
         Ok(())
     });
-    assert_eq!((error.unwrap_err().kind(), seen), (io::ErrorKind::InvalidData, 1));
+    assert_eq!(
+        (error.unwrap_err().kind(), seen),
+        (io::ErrorKind::InvalidData, 1)
+    );
     assert_eq!((read(&store, &pods), store.stats().damaged), (None, 1));
 
-    write_document(&store, &openapi, "u", 1, &[1; 200_000]);
+    write_document(&store, &openapi, "u", 1, &vec![1; 200_000]);
     let file = only_file(&root);
     let mut content = fs::read(&file).unwrap();
     content[150_000] ^= 1;
     fs::write(&file, &content).unwrap();
     let mut body = Vec::new();
-    let error = store.document(&openapi).unwrap().unwrap().body.read_to_end(&mut body).unwrap_err();
+    let error = store
+        .document(&openapi)
+        .unwrap()
+        .unwrap()
+        .body
+        .read_to_end(&mut body)
+        .unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     assert!(body.iter().all(|&byte| byte == 1));
     assert!(store.document(&openapi).unwrap().is_none());
@@ -290,16 +356,24 @@ fn a_file_of_garbage_is_written_anew_and_its_readers_keep_the_old_one() {
     list(&store, &key, 10, &[("a", 1), ("b", 2)]);
     let before = store.collection(&key).unwrap().unwrap();
     for version in 11..60 {
-        store.fold(&key, &[put("a", version, &big(version))]).unwrap();
+        store
+            .fold(&key, &[put("a", version, &big(version))])
+            .unwrap();
     }
     store.fold(&key, &[put("a", 60, b"a@60")]).unwrap();
     let long = fs::metadata(only_file(&root)).unwrap().len();
     let mut open = store.begin_generation(&key).unwrap();
     open.put(&object("b", 2), &bytes("b", 2)).unwrap();
     store.flush().unwrap();
-    assert_eq!(store.stats().compactions, 0, "not while a generation is open");
+    assert_eq!(
+        store.stats().compactions,
+        0,
+        "not while a generation is open"
+    );
     drop(open);
-    store.fold(&key, &[Change::Advance { version: 61 }]).unwrap();
+    store
+        .fold(&key, &[Change::Advance { version: 61 }])
+        .unwrap();
     store.flush().unwrap();
     assert_eq!(store.stats().compactions, 1);
     let short = fs::metadata(only_file(&root)).unwrap().len();
@@ -310,22 +384,34 @@ fn a_file_of_garbage_is_written_anew_and_its_readers_keep_the_old_one() {
     // What comes after goes into the new file, and is found again.
     store.fold(&key, &[delete("b", 62)]).unwrap();
     let info = store.views(&key.scope, &key.path).remove(0);
-    assert_eq!((info.bytes, info.objects), (fs::metadata(only_file(&root)).unwrap().len(), 1));
-    assert_eq!(store.collection(&key).unwrap().unwrap().envelope(), b"envelope");
-    assert_eq!(after_a_kill(&root, |store| read(store, &key)), Some(held(62, &[("a", 60)])));
+    assert_eq!(
+        (info.bytes, info.objects),
+        (fs::metadata(only_file(&root)).unwrap().len(), 1)
+    );
+    assert_eq!(
+        store.collection(&key).unwrap().unwrap().envelope(),
+        b"envelope"
+    );
+    assert_eq!(
+        after_a_kill(&root, |store| read(store, &key)),
+        Some(held(62, &[("a", 60)]))
+    );
 
-    let version = ViewKey { path: "/version".into(), ..key.clone() };
+    let version = ViewKey {
+        path: "/version".into(),
+        ..key.clone()
+    };
     for i in 0..4 {
         write_document(&store, &version, "u", i, &vec![i as u8; 100_000]);
     }
     store.flush().unwrap();
-    write_document(&store, &version, "u", 9, &[9; 100_000]);
+    write_document(&store, &version, "u", 9, &vec![9; 100_000]);
     let mut reader = store.document(&version).unwrap().unwrap().body;
     store.flush().unwrap();
     assert_eq!(store.stats().compactions, 2);
     let mut body = Vec::new();
     reader.read_to_end(&mut body).unwrap();
-    assert_eq!(body, [9; 100_000]);
+    assert_eq!(body, vec![9; 100_000]);
     assert_eq!(read_document(&store, &version).unwrap(), body);
 }
 
@@ -344,14 +430,23 @@ fn many_changes_cost_little_more_than_their_own_bytes() {
     let before = store.stats().bytes_written;
     let changes = 3000;
     for version in 2..2 + changes {
-        store.fold(&key, &[put(&names[version as usize % 50], version, &content)]).unwrap();
+        store
+            .fold(
+                &key,
+                &[put(&names[version as usize % 50], version, &content)],
+            )
+            .unwrap();
         if version % 5 == 0 {
             store.flush().unwrap();
         }
     }
     let stats = store.stats();
-    let amplification = (stats.bytes_written - before) as f64 / (changes * 3000) as f64;
-    assert!(stats.compactions > 5 && amplification < 1.5, "{amplification} with {} compactions", stats.compactions);
+    let percent = (stats.bytes_written - before) * 100 / (changes * 3000);
+    assert!(
+        stats.compactions > 5 && percent < 150,
+        "{percent} % with {} compactions",
+        stats.compactions
+    );
 }
 
 #[test]
@@ -374,7 +469,9 @@ fn an_older_file_that_a_crash_left_goes_and_a_newer_one_that_was_never_whole_doe
         assert_eq!(only_file(&root), file);
         // Garbage enough for a second file.
         for version in 11..100 {
-            store.fold(&key, &[put("b", version, &[b'x'; 5000])]).unwrap();
+            store
+                .fold(&key, &[put("b", version, &[b'x'; 5000])])
+                .unwrap();
         }
         store.fold(&key, &[delete("b", 100)]).unwrap();
         store.flush().unwrap();
@@ -392,15 +489,33 @@ fn an_older_file_that_a_crash_left_goes_and_a_newer_one_that_was_never_whole_doe
 fn a_directory_belongs_to_one_process() {
     let dir = TempDir::new();
     let root = dir.path().join("a/b/store");
-    let options = FileOptions { root: root.clone(), flush_interval: Duration::from_secs(1) };
+    let options = FileOptions {
+        root: root.clone(),
+        flush_interval: Duration::from_secs(1),
+    };
     let store = FileStore::open(options.clone()).unwrap();
     let second = FileStore::open(options.clone()).err().unwrap();
-    assert!(matches!(&second, StoreError::Locked { path } if *path == root.join("lock")), "{second}");
-    assert!(second.to_string().contains("held by another process"), "{second}");
+    assert!(
+        matches!(&second, StoreError::Locked { path } if *path == root.join("lock")),
+        "{second}"
+    );
+    assert!(
+        second.to_string().contains("held by another process"),
+        "{second}"
+    );
     drop(store);
     FileStore::open(options).unwrap();
-    let nowhere = FileOptions { root: "/proc/nowhere".into(), flush_interval: Duration::from_secs(1) };
-    assert!(matches!(FileStore::open(nowhere), Err(StoreError::Io { doing: "create", .. })));
+    let nowhere = FileOptions {
+        root: "/proc/nowhere".into(),
+        flush_interval: Duration::from_secs(1),
+    };
+    assert!(matches!(
+        FileStore::open(nowhere),
+        Err(StoreError::Io {
+            doing: "create",
+            ..
+        })
+    ));
 }
 
 #[test]
@@ -413,7 +528,11 @@ fn nobody_else_can_read_the_record() {
     let file = only_file(&root);
     assert_eq!((mode(&file), mode(&root.join("lock"))), (0o600, 0o600));
     let mut dirs = 0;
-    for above in file.ancestors().skip(1).take_while(|above| above.starts_with(&root)) {
+    for above in file
+        .ancestors()
+        .skip(1)
+        .take_while(|above| above.starts_with(&root))
+    {
         assert_eq!(mode(above), 0o700, "{above:?}");
         dirs += 1;
     }
@@ -438,7 +557,10 @@ fn an_index_that_is_dropped_is_read_again_and_abandoned_files_go() {
     assert_eq!(read(&store, &pods), expected);
     let reader = store.collection(&pods).unwrap();
     view.unread(&store.inner.shared);
-    assert!(lock(&view.shown).content.is_some(), "not while somebody reads");
+    assert!(
+        lock(&view.shown).content.is_some(),
+        "not while somebody reads"
+    );
     drop(reader);
     view.unread(&store.inner.shared);
     store.fold(&pods, &[put("n", 30, b"n@30")]).unwrap();
@@ -457,102 +579,6 @@ fn an_index_that_is_dropped_is_read_again_and_abandoned_files_go() {
     assert!(files(&root).is_empty());
 }
 
-/// The operating system's disk, on which operations can be made to fail and are counted.
-#[derive(Default)]
-struct Trouble {
-    /// How many writes succeed before one fails half-way; negative: all.
-    writes: Arc<AtomicI64>,
-    syncs: Arc<AtomicI64>,
-    open: Arc<AtomicUsize>,
-}
-
-struct TroubledFile {
-    file: Arc<dyn DiskFile>,
-    writes: Arc<AtomicI64>,
-    syncs: Arc<AtomicI64>,
-    open: Arc<AtomicUsize>,
-}
-
-fn fails(count: &AtomicI64) -> bool {
-    count.load(Ordering::SeqCst) >= 0 && count.fetch_sub(1, Ordering::SeqCst) == 0
-}
-
-impl Trouble {
-    fn wrap(&self, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
-        self.open.fetch_add(1, Ordering::SeqCst);
-        let (writes, syncs, open) = (self.writes.clone(), self.syncs.clone(), self.open.clone());
-        Arc::new(TroubledFile { file, writes, syncs, open })
-    }
-}
-
-impl Drop for TroubledFile {
-    fn drop(&mut self) {
-        self.open.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-impl Disk for Trouble {
-    fn create_dir(&self, path: &Path) -> io::Result<()> {
-        OsDisk.create_dir(path)
-    }
-    fn list(&self, dir: &Path) -> io::Result<Vec<std::ffi::OsString>> {
-        OsDisk.list(dir)
-    }
-    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        OsDisk.create(path).map(|file| self.wrap(file))
-    }
-    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        OsDisk.open(path).map(|file| self.wrap(file))
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        OsDisk.rename(from, to)
-    }
-    fn remove_file(&self, path: &Path) -> io::Result<()> {
-        OsDisk.remove_file(path)
-    }
-    fn remove_dir(&self, path: &Path) -> io::Result<()> {
-        OsDisk.remove_dir(path)
-    }
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        OsDisk.sync_dir(path)
-    }
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
-        OsDisk.lock(path)
-    }
-}
-
-impl DiskFile for TroubledFile {
-    fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.file.read_at(out, offset)
-    }
-    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        if fails(&self.writes) {
-            self.file.write_all_at(&bytes[..bytes.len() / 2], offset)?;
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        self.file.write_all_at(bytes, offset)
-    }
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
-    }
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.file.set_len(len)
-    }
-    fn sync_data(&self) -> io::Result<()> {
-        if fails(&self.syncs) {
-            return Err(io::Error::other("I/O error"));
-        }
-        self.file.sync_data()
-    }
-}
-
-fn troubled(root: &Path) -> (FileStore, Arc<AtomicI64>, Arc<AtomicI64>, Arc<AtomicUsize>) {
-    let disk = Trouble { writes: Arc::new((-1).into()), syncs: Arc::new((-1).into()), ..Trouble::default() };
-    let (writes, syncs, open) = (disk.writes.clone(), disk.syncs.clone(), disk.open.clone());
-    let options = FileOptions { root: root.to_owned(), flush_interval: Duration::from_secs(3600) };
-    (FileStore::open_on(Arc::new(disk), options).unwrap(), writes, syncs, open)
-}
-
 #[test]
 fn a_write_that_fails_leaves_the_last_state_and_the_next_one_goes_on() {
     let dir = TempDir::new();
@@ -562,8 +588,14 @@ fn a_write_that_fails_leaves_the_last_state_and_the_next_one_goes_on() {
     // The very first write, that of the header, fails.
     writes.store(0, Ordering::SeqCst);
     let mut generation = store.begin_generation(&pods).unwrap();
-    assert!(matches!(generation.put(&object("a", 1), b"a@1"), Err(StoreError::Io { doing: "write", .. })));
-    assert!(matches!(generation.put(&object("b", 1), b"b@1"), Err(StoreError::Abandoned)));
+    assert!(matches!(
+        generation.put(&object("a", 1), b"a@1"),
+        Err(StoreError::Io { doing: "write", .. })
+    ));
+    assert!(matches!(
+        generation.put(&object("b", 1), b"b@1"),
+        Err(StoreError::Abandoned)
+    ));
     assert!(generation.commit(b"envelope", Some(1), true).is_err());
     assert!(files(&root).is_empty());
 
@@ -585,14 +617,25 @@ fn a_write_that_fails_leaves_the_last_state_and_the_next_one_goes_on() {
 
     // A shorter write after one that failed must not leave a whole record behind it.
     writes.store(0, Ordering::SeqCst);
-    store.fold(&pods, &[put("d", 13, b"d@13"), put("e", 14, b"e@14")]).unwrap_err();
-    store.fold(&pods, &[Change::Advance { version: 13 }]).unwrap();
-    assert_eq!(after_a_kill(&root, |store| read(store, &pods)), read(&store, &pods));
+    store
+        .fold(&pods, &[put("d", 13, b"d@13"), put("e", 14, b"e@14")])
+        .unwrap_err();
+    store
+        .fold(&pods, &[Change::Advance { version: 13 }])
+        .unwrap();
+    assert_eq!(
+        after_a_kill(&root, |store| read(store, &pods)),
+        read(&store, &pods)
+    );
 
     write_document(&store, &version, "u", 1, b"one");
     writes.store(1, Ordering::SeqCst);
-    let mut document = store.begin_document(&version, DocumentHead::default()).unwrap();
-    let pieces = (0..10).map(|_| document.write(&[2; 50_000])).collect::<Vec<_>>();
+    let mut document = store
+        .begin_document(&version, DocumentHead::default())
+        .unwrap();
+    let pieces = (0..10)
+        .map(|_| document.write(&vec![2; 50_000]))
+        .collect::<Vec<_>>();
     assert!(pieces.iter().any(Result::is_err));
     assert!(matches!(document.commit(), Err(StoreError::Abandoned)));
     assert_eq!(read_document(&store, &version).unwrap(), b"one");
@@ -608,14 +651,20 @@ fn after_a_sync_that_failed_only_a_new_file_is_trusted() {
     list(&store, &pods, 10, &[("a", 1)]);
     let old = only_file(&root);
     syncs.store(0, Ordering::SeqCst);
-    assert!(matches!(store.flush(), Err(StoreError::Io { doing: "sync", .. })));
+    assert!(matches!(
+        store.flush(),
+        Err(StoreError::Io { doing: "sync", .. })
+    ));
     // The next attempt would succeed, but there is no room for a new file.
     writes.store(0, Ordering::SeqCst);
     assert!(store.flush().is_err());
     assert_eq!(only_file(&root), old);
     store.flush().unwrap();
     assert_ne!(only_file(&root), old);
-    assert_eq!(after_a_kill(&root, |store| read(store, &pods)), Some(held(10, &[("a", 1)])));
+    assert_eq!(
+        after_a_kill(&root, |store| read(store, &pods)),
+        Some(held(10, &[("a", 1)]))
+    );
 }
 
 #[test]
@@ -623,21 +672,37 @@ fn a_bounded_number_of_files_is_open() {
     let dir = TempDir::new();
     let (store, .., open) = troubled(&dir.path().join("store"));
     for i in 0..200 {
-        list(&store, &key(&format!("/api/v1/namespaces/n{i}/pods")), 10, &[("a", 1)]);
+        list(
+            &store,
+            &key(&format!("/api/v1/namespaces/n{i}/pods")),
+            10,
+            &[("a", 1)],
+        );
     }
     store.flush().unwrap();
-    assert!(open.load(Ordering::SeqCst) <= 64, "{}", open.load(Ordering::SeqCst));
+    assert!(
+        open.load(Ordering::SeqCst) <= 64,
+        "{}",
+        open.load(Ordering::SeqCst)
+    );
     for i in 0..200 {
         let key = key(&format!("/api/v1/namespaces/n{i}/pods"));
         assert_eq!(read(&store, &key), Some(held(10, &[("a", 1)])));
     }
-    assert!(open.load(Ordering::SeqCst) <= 64, "{}", open.load(Ordering::SeqCst));
+    assert!(
+        open.load(Ordering::SeqCst) <= 64,
+        "{}",
+        open.load(Ordering::SeqCst)
+    );
 }
 
 #[test]
 fn what_is_committed_becomes_durable_by_itself_and_nothing_is_synced_without_need() {
     let dir = TempDir::new();
-    let options = FileOptions { root: dir.path().join("store"), flush_interval: Duration::from_millis(20) };
+    let options = FileOptions {
+        root: dir.path().join("store"),
+        flush_interval: Duration::from_millis(20),
+    };
     let store = FileStore::open(options).unwrap();
     list(&store, &key("/api/v1/pods"), 10, &[("a", 1)]);
     let wait = |enough: &dyn Fn() -> bool| {
@@ -650,9 +715,19 @@ fn what_is_committed_becomes_durable_by_itself_and_nothing_is_synced_without_nee
         false
     };
     // The file, its folder, and the three directories that got new names.
-    assert!(wait(&|| store.stats().fsyncs == 5), "{}", store.stats().fsyncs);
-    store.fold(&key("/api/v1/pods"), &[put("a", 11, b"a@11")]).unwrap();
-    assert!(wait(&|| store.stats().fsyncs == 6), "{}", store.stats().fsyncs);
+    assert!(
+        wait(&|| store.stats().fsyncs == 5),
+        "{}",
+        store.stats().fsyncs
+    );
+    store
+        .fold(&key("/api/v1/pods"), &[put("a", 11, b"a@11")])
+        .unwrap();
+    assert!(
+        wait(&|| store.stats().fsyncs == 6),
+        "{}",
+        store.stats().fsyncs
+    );
     list(&store, &key("/api/v1/pods"), 11, &[("a", 11)]);
     store.flush().unwrap();
     std::thread::sleep(Duration::from_millis(60));

@@ -91,11 +91,30 @@ impl View {
     pub(super) fn new(shared: &Shared, key: ViewKey, folder: PathBuf, mut seqs: Vec<u64>) -> Self {
         seqs.sort_unstable();
         let next_seq = seqs.last().map_or(1, |last| last.saturating_add(1));
-        let writer = Writer { read: seqs.is_empty(), seqs, next_seq, next_tx: 1, ..Writer::default() };
-        let shown = Shown { info: None, content: None, seq: 0, file_id: 0, used: Instant::now() };
+        let writer = Writer {
+            read: seqs.is_empty(),
+            seqs,
+            next_seq,
+            next_tx: 1,
+            ..Writer::default()
+        };
+        let shown = Shown {
+            info: None,
+            content: None,
+            seq: 0,
+            file_id: 0,
+            used: Instant::now(),
+        };
         let name = layout::name(&key);
         let (writer, shown) = (Mutex::new(writer), Mutex::new(shown));
-        Self { id: shared.next_view(), key, folder, name, writer, shown }
+        Self {
+            id: shared.next_view(),
+            key,
+            folder,
+            name,
+            writer,
+            shown,
+        }
     }
 
     pub(super) fn path(&self, seq: u64) -> PathBuf {
@@ -114,7 +133,11 @@ impl View {
     fn describe(&self, state: &State, bytes: u64) -> ViewInfo {
         ViewInfo {
             key: self.key.clone(),
-            kind: if state.collection { Kind::Collection } else { Kind::Document },
+            kind: if state.collection {
+                Kind::Collection
+            } else {
+                Kind::Document
+            },
             recorded_at: state.recorded_at,
             status: state.status,
             version: state.version,
@@ -150,11 +173,19 @@ impl View {
     pub(super) fn held_if_read(&self, shared: &Shared) -> Result<Option<Held>, StoreError> {
         let mut shown = lock(&self.shown);
         shown.used = Instant::now();
-        let (Some(info), Some(content)) = (&shown.info, &shown.content) else { return Ok(None) };
+        let (Some(info), Some(content)) = (&shown.info, &shown.content) else {
+            return Ok(None);
+        };
         // Opened under the lock: a file that is shown is not removed.
         let file = shared.open_file(self.id, shown.seq, &self.path(shown.seq))?;
         let (info, content) = (info.clone(), content.clone());
-        Ok(Some(Held { info, content, file, file_id: shown.file_id, seq: shown.seq }))
+        Ok(Some(Held {
+            info,
+            content,
+            file,
+            file_id: shown.file_id,
+            seq: shown.seq,
+        }))
     }
 
     /// Reads the file, unless that has been done.
@@ -169,7 +200,9 @@ impl View {
             let path = self.path(seq);
             let file = shared.open_file(self.id, seq, &path)?;
             match scan::scan(&*file) {
-                Ok(Scan::Committed(found)) if found.header.key == self.key && found.header.seq == seq => {
+                Ok(Scan::Committed(found))
+                    if found.header.key == self.key && found.header.seq == seq =>
+                {
                     self.adopt(writer, *found);
                 }
                 Ok(Scan::Nothing) => {
@@ -190,7 +223,12 @@ impl View {
 
     fn adopt(&self, writer: &mut Writer, found: Scanned) {
         let (seq, chain) = (found.header.seq, found.chain);
-        writer.log = Some(Log { seq, chain, durable: 0, cut: found.tail });
+        writer.log = Some(Log {
+            seq,
+            chain,
+            durable: 0,
+            cut: found.tail,
+        });
         writer.next_tx = writer.next_tx.max(found.next_tx);
         writer.read = true;
         let mut shown = lock(&self.shown);
@@ -265,25 +303,42 @@ impl View {
     }
 
     fn header(&self, seq: u64, file_id: u64) -> Header {
-        Header { file_id, seq, key: self.key.clone() }
+        Header {
+            file_id,
+            seq,
+            key: self.key.clone(),
+        }
     }
 
     fn create(&self, shared: &Shared, writer: &mut Writer) -> Result<Log, StoreError> {
-        let seq = writer.next_seq;
-        let path = self.path(seq);
-        let mut made = self.try_create(shared, &path);
-        // Between the two steps the folder may have gone with the last file of another view.
-        for _ in 0..3 {
-            if made.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
-                made = self.try_create(shared, &path);
+        let mut seq = writer.next_seq;
+        let mut made = self.try_create(shared, &self.path(seq));
+        for _ in 0..8 {
+            match made.as_ref().map_err(io::Error::kind) {
+                // Between the two steps the folder may have gone with the last file of another view.
+                Err(io::ErrorKind::NotFound) => {}
+                // A file that could neither be read nor be moved out of the way.
+                Err(io::ErrorKind::AlreadyExists) => seq = seq.saturating_add(1),
+                _ => break,
             }
+            made = self.try_create(shared, &self.path(seq));
         }
-        let (levels, file) = made.map_err(|error| shared.failed("create", &path, error))?;
+        let (levels, file) =
+            made.map_err(|error| shared.failed("create", &self.path(seq), error))?;
         shared.keep_open(self.id, seq, file);
         writer.next_seq = seq.saturating_add(1);
         writer.seqs.push(seq);
         writer.fresh = writer.fresh.max(levels);
-        Ok(Log { seq, chain: Chain { file_id: layout::random(), offset: 0, prev: 0 }, durable: 0, cut: false })
+        Ok(Log {
+            seq,
+            chain: Chain {
+                file_id: layout::random(),
+                offset: 0,
+                prev: 0,
+            },
+            durable: 0,
+            cut: false,
+        })
     }
 
     fn try_create(&self, shared: &Shared, path: &Path) -> io::Result<(usize, Arc<dyn DiskFile>)> {
@@ -302,8 +357,14 @@ impl View {
             let log = self.create(shared, writer)?;
             writer.log = Some(log);
         }
-        let Some(log) = &mut writer.log else { return Err(StoreError::NotRecorded) };
-        let mut batch = Batch::new(log.chain, log.durable, &self.header(log.seq, log.chain.file_id));
+        let Some(log) = &mut writer.log else {
+            return Err(StoreError::NotRecorded);
+        };
+        let mut batch = Batch::new(
+            log.chain,
+            log.durable,
+            &self.header(log.seq, log.chain.file_id),
+        );
         let built = build(&mut batch)?;
         self.write(shared, log, &batch)?;
         let mut shown = lock(&self.shown);
@@ -319,10 +380,14 @@ impl View {
         let path = self.path(log.seq);
         let file = shared.open_file(self.id, log.seq, &path)?;
         if log.cut {
-            file.set_len(log.chain.offset).map_err(|error| shared.failed("cut", &path, error))?;
+            file.set_len(log.chain.offset)
+                .map_err(|error| shared.failed("cut", &path, error))?;
             log.cut = false;
         }
-        shared.numbers.bytes_written.fetch_add(batch.out.len() as u64, Ordering::Relaxed);
+        shared
+            .numbers
+            .bytes_written
+            .fetch_add(batch.out.len() as u64, Ordering::Relaxed);
         if let Err(error) = file.write_all_at(&batch.out, log.chain.offset) {
             log.cut = true;
             return Err(shared.failed("write", &path, error));
@@ -332,7 +397,13 @@ impl View {
     }
 
     /// Shows what the last append has committed.
-    pub(super) fn show(self: &Arc<Self>, shared: &Shared, writer: &Writer, content: Content, state: &State) {
+    pub(super) fn show(
+        self: &Arc<Self>,
+        shared: &Shared,
+        writer: &Writer,
+        content: Content,
+        state: &State,
+    ) {
         if let Some(log) = &writer.log {
             let mut shown = lock(&self.shown);
             shown.info = Some(self.describe(state, log.chain.offset));
@@ -354,7 +425,8 @@ impl View {
     ) {
         {
             let mut shown = lock(&self.shown);
-            if let (Some(Content::Collection(index)), Some(log)) = (&mut shown.content, &writer.log) {
+            if let (Some(Content::Collection(index)), Some(log)) = (&mut shown.content, &writer.log)
+            {
                 change(Arc::make_mut(index));
                 shown.info = Some(self.describe(state, log.chain.offset));
             }
@@ -375,18 +447,26 @@ impl View {
 
     fn is_worth_compacting(&self, writer: &Writer) -> bool {
         let busy = !writer.drafts.is_empty() || writer.documents > 0;
-        let Some(log) = writer.log.as_ref().filter(|_| !busy) else { return false };
+        let Some(log) = writer.log.as_ref().filter(|_| !busy) else {
+            return false;
+        };
         let shown = lock(&self.shown);
         // Written anew at three quarters of garbage, every changed byte costs a third of another one on top. At half,
         // as one would do to save space, it would cost a whole one, and it is the flash that wears out.
         let limit = |content: &Content| content.weight().saturating_mul(4).saturating_add(WORTH);
-        writer.distrusted || shown.content.as_ref().is_some_and(|content| log.chain.offset > limit(content))
+        writer.distrusted
+            || shown
+                .content
+                .as_ref()
+                .is_some_and(|content| log.chain.offset > limit(content))
     }
 
     /// Writes what is held to a new file, which is the view's from then on. The old one goes when the new one is
     /// durable; those who read it have it open.
     pub(super) fn compact(&self, shared: &Shared, writer: &mut Writer) -> Result<(), StoreError> {
-        let Some(held) = self.held_if_read(shared)? else { return Ok(()) };
+        let Some(held) = self.held_if_read(shared)? else {
+            return Ok(());
+        };
         let mut log = self.create(shared, writer)?;
         let copied = self.copy(shared, &held, &mut log);
         match copied {
@@ -437,7 +517,11 @@ impl View {
                 }
                 batch.document(1, &state, &body.head, body.length)?;
                 let (head, length) = (body.head.clone(), body.length);
-                Content::Document(Arc::new(scan::DocumentBody { head, chunks, length }))
+                Content::Document(Arc::new(scan::DocumentBody {
+                    head,
+                    chunks,
+                    length,
+                }))
             }
             Content::Collection(index) => {
                 let mut copy = Index::default();
@@ -487,7 +571,9 @@ impl View {
                 let _ = self.compact(shared, &mut writer);
             }
             let (fresh, distrusted) = (std::mem::take(&mut writer.fresh), writer.distrusted);
-            let Some(log) = &writer.log else { return Ok(None) };
+            let Some(log) = &writer.log else {
+                return Ok(None);
+            };
             let file = match shared.open_file(self.id, log.seq, &self.path(log.seq)) {
                 Ok(file) => file,
                 Err(error) => {
@@ -511,7 +597,9 @@ impl View {
             outcome => {
                 writer.distrusted |= current_is(&writer, seq);
                 writer.fresh = writer.fresh.max(fresh);
-                let error = outcome.err().unwrap_or_else(|| io::Error::other("an earlier attempt failed"));
+                let error = outcome
+                    .err()
+                    .unwrap_or_else(|| io::Error::other("an earlier attempt failed"));
                 Err(shared.failed("sync", &self.path(seq), error))
             }
         }
@@ -526,7 +614,12 @@ impl View {
     /// Removes files older than the one with this number, which is durable with its name.
     pub(super) fn settle(&self, shared: &Shared, seq: u64) {
         let mut writer = lock(&self.writer);
-        let old: Vec<u64> = writer.seqs.iter().copied().filter(|&other| other < seq).collect();
+        let old: Vec<u64> = writer
+            .seqs
+            .iter()
+            .copied()
+            .filter(|&other| other < seq)
+            .collect();
         for old in old {
             shared.close(self.id, old);
             if shared.remove_file(&self.path(old)).is_ok() {
@@ -544,9 +637,15 @@ impl View {
     pub(super) fn idle(&self, shared: &Shared) -> Option<(usize, Instant)> {
         let writer = self.writer.try_lock().ok()?;
         let shown = self.shown.try_lock().ok()?;
-        let Some(Content::Collection(index)) = &shown.content else { return None };
-        let busy = !writer.drafts.is_empty() || writer.documents > 0 || writer.distrusted || writer.seqs.len() > 1;
-        (!busy && Arc::strong_count(index) == 1 && !shared.waits(self)).then(|| (index.len(), shown.used))
+        let Some(Content::Collection(index)) = &shown.content else {
+            return None;
+        };
+        let busy = !writer.drafts.is_empty()
+            || writer.documents > 0
+            || writer.distrusted
+            || writer.seqs.len() > 1;
+        (!busy && Arc::strong_count(index) == 1 && !shared.waits(self))
+            .then(|| (index.len(), shown.used))
     }
 
     /// Forgets the index; the file is read again when somebody asks.
@@ -564,8 +663,13 @@ impl View {
 
     /// Whether nothing is recorded and nobody is about to.
     pub(super) fn is_empty(&self) -> bool {
-        let Ok(writer) = self.writer.try_lock() else { return false };
-        writer.seqs.is_empty() && writer.drafts.is_empty() && writer.documents == 0 && lock(&self.shown).info.is_none()
+        let Ok(writer) = self.writer.try_lock() else {
+            return false;
+        };
+        writer.seqs.is_empty()
+            && writer.drafts.is_empty()
+            && writer.documents == 0
+            && lock(&self.shown).info.is_none()
     }
 }
 

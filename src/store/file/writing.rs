@@ -7,7 +7,8 @@ use std::time::SystemTime;
 use super::super::drafts::{CommitPlan, FoldPlan, Replace, Source, plan_fold};
 use super::super::index::{Entry, Index};
 use super::super::{
-    Change, Committed, DocumentHead, DocumentWriter, Folded, Generation, ObjectRef, StoreError, lock,
+    Change, Committed, DocumentHead, DocumentWriter, Folded, Generation, ObjectRef, StoreError,
+    lock,
 };
 use super::format::{Batch, Loc, Record, State};
 use super::reading::BodyReader;
@@ -20,7 +21,14 @@ const CHUNK: usize = 64 << 10;
 
 fn collection_state(objects: usize, version: Option<u64>, complete: bool) -> State {
     let objects = u32::try_from(objects).unwrap_or(u32::MAX);
-    State { collection: true, complete, status: 0, objects, version, recorded_at: SystemTime::now() }
+    State {
+        collection: true,
+        complete,
+        status: 0,
+        objects,
+        version,
+        recorded_at: SystemTime::now(),
+    }
 }
 
 /// An object that has been written.
@@ -28,7 +36,10 @@ type Written = Arc<Entry<Loc>>;
 
 /// An object's length as an index keeps it.
 fn size_of(bytes: &[u8]) -> Result<u32, StoreError> {
-    u32::try_from(bytes.len()).map_err(|_| StoreError::TooLarge { what: "an object", length: bytes.len() as u64 })
+    u32::try_from(bytes.len()).map_err(|_| StoreError::TooLarge {
+        what: "an object",
+        length: bytes.len() as u64,
+    })
 }
 
 fn entry(object: &ObjectRef, bytes: &[u8], loc: Loc) -> Result<Written, StoreError> {
@@ -44,7 +55,11 @@ fn with_index<T>(view: &View, then: impl FnOnce(Option<&Index<Loc>>) -> T) -> T 
 }
 
 /// Folds changes into a view.
-pub(super) fn fold(view: &Arc<View>, shared: &Shared, changes: &[Change<'_>]) -> Result<Folded, StoreError> {
+pub(super) fn fold(
+    view: &Arc<View>,
+    shared: &Shared,
+    changes: &[Change<'_>],
+) -> Result<Folded, StoreError> {
     let mut writer = lock(&view.writer);
     view.read(shared, &mut writer)?;
     let Some(plan) = with_index(view, |held| held.map(|held| plan_fold(held, changes))) else {
@@ -59,12 +74,17 @@ pub(super) fn fold(view: &Arc<View>, shared: &Shared, changes: &[Change<'_>]) ->
     } else {
         let state = collection_state(plan.objects, plan.version, plan.complete);
         let tx = View::next_tx(&mut writer);
-        let entries = view.append(shared, &mut writer, |batch| write_steps(batch, tx, &state, &plan, changes))?;
+        let entries = view.append(shared, &mut writer, |batch| {
+            write_steps(batch, tx, &state, &plan, changes)
+        })?;
         view.show_change(shared, &writer, &state, |index| {
             let mut entries = entries.into_iter();
             for &step in &plan.steps {
                 match &changes[step] {
-                    Change::Put { .. } => entries.next().into_iter().for_each(|entry| index.put(entry)),
+                    Change::Put { .. } => entries
+                        .next()
+                        .into_iter()
+                        .for_each(|entry| index.put(entry)),
                     Change::Delete { key, .. } => index.delete(key),
                     Change::Envelope { bytes } => index.envelope = Arc::from(*bytes),
                     Change::Advance { .. } | Change::Incomplete => {}
@@ -78,7 +98,10 @@ pub(super) fn fold(view: &Arc<View>, shared: &Shared, changes: &[Change<'_>]) ->
             writer.drafts.remember(changes, &plan.steps, held);
         }
     });
-    Ok(Folded { applied: plan.applied, version: plan.version })
+    Ok(Folded {
+        applied: plan.applied,
+        version: plan.version,
+    })
 }
 
 /// Writes the changes that have an effect as one transaction, and returns the entries of those that put something.
@@ -145,7 +168,10 @@ fn fold_early(
         applied += usize::from(counts);
         writer.drafts.remember_one(change, counts);
     }
-    Ok(Folded { applied, version: None })
+    Ok(Folded {
+        applied,
+        version: None,
+    })
 }
 
 /// A generation under way. Its id as a draft is its transaction's number.
@@ -162,7 +188,11 @@ impl FileGeneration {
         let draft = View::next_tx(&mut writer);
         with_index(&view, |held| writer.drafts.begin(draft, held));
         drop(writer);
-        Ok(Self { view, shared, draft })
+        Ok(Self {
+            view,
+            shared,
+            draft,
+        })
     }
 
     fn write_difference(
@@ -173,15 +203,22 @@ impl FileGeneration {
         envelope: &[u8],
     ) -> Result<(State, Vec<Written>), StoreError> {
         let entered = replace.puts.iter().chain(&replace.again);
-        let new = entered.filter(|entry| held.is_none_or(|held| held.get(&entry.key).is_none())).count();
+        let new = entered
+            .filter(|entry| held.is_none_or(|held| held.get(&entry.key).is_none()))
+            .count();
         let objects = held.map_or(0, Index::len) + new - replace.deletes.len();
         let state = collection_state(objects, replace.version, replace.complete);
         let mut copies = Vec::new();
         if !replace.again.is_empty() {
-            let old = self.view.held_if_read(&self.shared)?.ok_or(StoreError::Abandoned)?;
+            let old = self
+                .view
+                .held_if_read(&self.shared)?
+                .ok_or(StoreError::Abandoned)?;
             for entry in &replace.again {
                 let mut record = Vec::new();
-                let body = self.view.read_record(&self.shared, &old, entry.at, &mut record)?;
+                let body = self
+                    .view
+                    .read_record(&self.shared, &old, entry.at, &mut record)?;
                 copies.push(body.object_bytes().unwrap_or_default().to_vec());
             }
         }
@@ -209,7 +246,12 @@ impl FileGeneration {
         Ok((state, again))
     }
 
-    fn replace(&self, writer: &mut Writer, replace: Replace<Loc>, envelope: &[u8]) -> Result<(), StoreError> {
+    fn replace(
+        &self,
+        writer: &mut Writer,
+        replace: Replace<Loc>,
+        envelope: &[u8],
+    ) -> Result<(), StoreError> {
         // A pointer to what is held, let go before it is changed, so that it can be changed in place.
         let held = match &lock(&self.view.shown).content {
             Some(Content::Collection(index)) => Some(Arc::clone(index)),
@@ -218,11 +260,19 @@ impl FileGeneration {
         let (state, again) = self.write_difference(writer, held.as_deref(), &replace, envelope)?;
         if held.is_some() {
             drop(held);
-            self.view.show_change(&self.shared, writer, &state, |index| replace.apply(index, envelope, again));
+            self.view
+                .show_change(&self.shared, writer, &state, |index| {
+                    replace.apply(index, envelope, again);
+                });
         } else {
             let mut index = Index::default();
             replace.apply(&mut index, envelope, again);
-            self.view.show(&self.shared, writer, Content::Collection(Arc::new(index)), &state);
+            self.view.show(
+                &self.shared,
+                writer,
+                Content::Collection(Arc::new(index)),
+                &state,
+            );
         }
         Ok(())
     }
@@ -234,7 +284,9 @@ impl Generation for FileGeneration {
         if !writer.drafts.has(self.draft) {
             return Err(StoreError::Abandoned);
         }
-        if !with_index(&self.view, |held| writer.drafts.wants(self.draft, object, held)) {
+        if !with_index(&self.view, |held| {
+            writer.drafts.wants(self.draft, object, held)
+        }) {
             return Ok(());
         }
         let written = self.view.append(&self.shared, &mut writer, |batch| {
@@ -257,10 +309,18 @@ impl Generation for FileGeneration {
         lock(&self.view.writer).drafts.supersede(self.draft);
     }
 
-    fn commit(self: Box<Self>, envelope: &[u8], version: Option<u64>, complete: bool) -> Result<Committed, StoreError> {
+    fn commit(
+        self: Box<Self>,
+        envelope: &[u8],
+        version: Option<u64>,
+        complete: bool,
+    ) -> Result<Committed, StoreError> {
         let mut writer = lock(&self.view.writer);
-        let plan =
-            with_index(&self.view, |held| writer.drafts.plan_commit(self.draft, held, envelope, version, complete));
+        let plan = with_index(&self.view, |held| {
+            writer
+                .drafts
+                .plan_commit(self.draft, held, envelope, version, complete)
+        });
         let outcome = match plan.ok_or(StoreError::Abandoned)? {
             CommitPlan::Older => return Ok(Committed::Older),
             CommitPlan::Unchanged => {
@@ -311,7 +371,11 @@ struct Same {
 }
 
 impl FileDocument {
-    pub(super) fn begin(view: Arc<View>, shared: Arc<Shared>, head: DocumentHead) -> Result<Self, StoreError> {
+    pub(super) fn begin(
+        view: Arc<View>,
+        shared: Arc<Shared>,
+        head: DocumentHead,
+    ) -> Result<Self, StoreError> {
         let held = view.held(&shared)?;
         let same = held.and_then(|held| match &held.content {
             Content::Document(body) if body.head == head => Some(Same {
@@ -328,7 +392,18 @@ impl FileDocument {
             writer.removals
         };
         let (buffer, chunks) = (Vec::new(), Vec::new());
-        Ok(Self { view, shared, head, removals, same, buffer, tx: None, chunks, length: 0, failed: false })
+        Ok(Self {
+            view,
+            shared,
+            head,
+            removals,
+            same,
+            buffer,
+            tx: None,
+            chunks,
+            length: 0,
+            failed: false,
+        })
     }
 
     /// Writes what was the same as the recorded body so far.
@@ -381,8 +456,9 @@ impl FileDocument {
             View::next_tx(&mut writer)
         });
         let chunk = &self.buffer;
-        let loc =
-            self.view.append(&self.shared, &mut writer, |batch| batch.record(Record::Chunk, tx, None, &[chunk]))?;
+        let loc = self.view.append(&self.shared, &mut writer, |batch| {
+            batch.record(Record::Chunk, tx, None, &[chunk])
+        })?;
         self.chunks.push(loc);
         self.buffer.clear();
         Ok(())
@@ -392,7 +468,8 @@ impl FileDocument {
         if let Some(same) = self.same.take() {
             let writer = lock(&self.view.writer);
             let held = lock(&self.view.shown).content.clone();
-            let still = matches!(held, Some(Content::Document(body)) if Arc::ptr_eq(&body, &same.body));
+            let still =
+                matches!(held, Some(Content::Document(body)) if Arc::ptr_eq(&body, &same.body));
             if writer.removals == self.removals && still && same.matched == same.body.length {
                 self.view.confirm();
                 return Ok(());
@@ -429,8 +506,13 @@ impl FileDocument {
         })?;
         chunks.extend(last);
         let (head, length) = (std::mem::take(&mut self.head), self.length);
-        let body = Arc::new(DocumentBody { head, chunks, length });
-        self.view.show(&self.shared, &writer, Content::Document(body), &state);
+        let body = Arc::new(DocumentBody {
+            head,
+            chunks,
+            length,
+        });
+        self.view
+            .show(&self.shared, &writer, Content::Document(body), &state);
         Ok(())
     }
 }
@@ -446,7 +528,11 @@ impl DocumentWriter for FileDocument {
     }
 
     fn commit(mut self: Box<Self>) -> Result<(), StoreError> {
-        if self.failed { Err(StoreError::Abandoned) } else { self.finish() }
+        if self.failed {
+            Err(StoreError::Abandoned)
+        } else {
+            self.finish()
+        }
     }
 }
 
