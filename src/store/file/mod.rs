@@ -72,6 +72,8 @@ use super::{
     Store, StoreError, ViewInfo, ViewKey,
 };
 
+mod document;
+mod durable;
 mod folders;
 mod format;
 mod layout;
@@ -86,12 +88,13 @@ mod tests;
 #[cfg(test)]
 mod trouble;
 
+use document::FileDocument;
 use folders::Folders;
 use reading::{BodyReader, Snapshot};
 use scan::Content;
 use shared::Shared;
 use view::View;
-use writing::{FileDocument, FileGeneration};
+use writing::FileGeneration;
 
 /// How often the flusher looks for indices that nobody uses.
 const IDLE_CHECK: Duration = Duration::from_secs(60);
