@@ -327,6 +327,8 @@ pub trait Store: Send + Sync {
 
     /// Folds changes into the collection, all of them or, on an error, none. Fails with [`StoreError::NotRecorded`] if
     /// no collection is committed and no generation is open; while the first generation is open, changes wait in it.
+    /// After any other error something is missing: the collection is not complete until the next generation is
+    /// committed, and generations that were open are abandoned.
     fn fold(&self, key: &ViewKey, changes: &[Change<'_>]) -> Result<Folded, StoreError>;
 
     /// Forgets a view. What is being written to it is abandoned; what is being read can be read to its end.

@@ -606,6 +606,7 @@ fn a_write_that_fails_leaves_the_last_state_and_the_next_one_goes_on() {
         let result = store.fold(&pods, &[put("b", 11, b"b@11"), put("c", 12, b"c@12")]);
         if write == 0 {
             assert!(result.is_err());
+            assert!(!store.views(&pods.scope, &pods.path)[0].complete);
             assert_eq!(read(&store, &pods), before);
             assert_eq!(after_a_kill(&root, |store| read(store, &pods)), before);
         }

@@ -435,6 +435,18 @@ impl View {
         shared.mark(self);
     }
 
+    /// Shows that the collection misses something. The next record will say so on the disk; until then it holds what
+    /// was complete before.
+    pub(super) fn show_incomplete(&self) {
+        let mut shown = lock(&self.shown);
+        if let Some(Content::Collection(index)) = &mut shown.content {
+            Arc::make_mut(index).complete = false;
+        }
+        if let Some(info) = &mut shown.info {
+            info.complete = false;
+        }
+    }
+
     /// Ends what wrote to the file and gave up: a file in which nothing was ever committed goes at once.
     pub(super) fn tidy(&self, shared: &Shared, writer: &mut Writer) {
         let busy = !writer.drafts.is_empty() || writer.documents > 0;

@@ -66,9 +66,18 @@ pub(super) fn fold(
     } else {
         let state = collection_state(plan.objects, plan.version, plan.complete);
         let tx = View::next_tx(&mut writer);
-        let entries = view.append(shared, &mut writer, |batch| {
+        let written = view.append(shared, &mut writer, |batch| {
             write_steps(batch, tx, &state, &plan, changes)
-        })?;
+        });
+        let entries = match written {
+            Ok(entries) => entries,
+            Err(error) => {
+                // The next change may find room again: then this one is a hole, also for what is under way.
+                writer.drafts.clear();
+                view.show_incomplete();
+                return Err(error);
+            }
+        };
         view.show_change(shared, &writer, &state, |index| {
             let mut entries = entries.into_iter();
             for &step in &plan.steps {
