@@ -22,7 +22,7 @@ pub trait Disk: Send + Sync + 'static {
     fn list(&self, dir: &Path) -> io::Result<Vec<OsString>>;
     /// Makes a file of mode 0600, for reading and writing; fails if there is one.
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
-    /// Opens a file for reading and writing.
+    /// Opens a file for reading and writing; only for reading where nothing can be written.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
     /// Renames a file.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
@@ -77,7 +77,13 @@ impl Disk for OsDisk {
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(options().open(path)?))
+        match options().open(path) {
+            // What cannot be written can still be recalled.
+            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+                Ok(Arc::new(options().write(false).open(path)?))
+            }
+            opened => Ok(Arc::new(opened?)),
+        }
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

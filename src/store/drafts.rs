@@ -45,8 +45,18 @@ struct Draft<L> {
     base: Option<u64>,
     /// The newest version that was folded since it began.
     folded: Option<u64>,
-    /// Its objects; true if the bytes were written for this draft, false if the collection held them already.
-    objects: BTreeMap<ByKey<L>, bool>,
+    objects: BTreeMap<ByKey<L>, Source>,
+}
+
+/// Where a draft has an object from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Source {
+    /// The generation put what the collection held already; nothing was written.
+    Held,
+    /// The generation put it, and its bytes were written for this draft.
+    Listed,
+    /// A change put it, there being no collection yet, and its bytes were written for this draft.
+    Folded,
 }
 
 /// What a fold into a committed collection does.
@@ -172,7 +182,12 @@ impl<L> Drafts<L> {
     /// Begins a draft under an id of the engine's choice that was not used before.
     pub(super) fn begin(&mut self, draft: u64, held: Option<&Index<L>>) {
         self.clock += 1;
-        let base = held.filter(|held| held.complete).and_then(|held| held.version);
+        let base = match held {
+            Some(held) if held.complete => held.version,
+            Some(_) => None,
+            // Changes that wait in older drafts would be missing from a list that was read before them.
+            None => self.open.values().filter_map(|other| other.folded).max(),
+        };
         let draft_of_now = Draft { began: self.clock, base, folded: None, objects: BTreeMap::new() };
         self.open.insert(draft, draft_of_now);
     }
@@ -205,13 +220,19 @@ impl<L> Drafts<L> {
         if touch.is_some_and(|touch| touch.deletes(object.version)) {
             return false;
         }
-        if let Some((ByKey(earlier), true)) = draft.objects.get_key_value(object.key.as_str()) {
-            // Written for this draft: by a change if the key is touched, else by the list itself.
-            return !(earlier.is(object) || touch.is_some() && stands(earlier.version, object.version));
+        if let Some((ByKey(earlier), source)) = draft.objects.get_key_value(object.key.as_str())
+            && *source != Source::Held
+        {
+            let earlier = Arc::clone(earlier);
+            if earlier.is(object) {
+                draft.objects.insert(ByKey(earlier), Source::Listed);
+                return false;
+            }
+            return !(touch.is_some() && stands(earlier.version, object.version));
         }
         match held.and_then(|held| held.get(&object.key)) {
             Some(entry) if entry.is(object) || touch.is_some() && stands(entry.version, object.version) => {
-                draft.objects.insert(ByKey(Arc::clone(entry)), false);
+                draft.objects.insert(ByKey(Arc::clone(entry)), Source::Held);
                 false
             }
             _ => true,
@@ -223,7 +244,8 @@ impl<L> Drafts<L> {
         let Some(draft) = self.open.get(&draft) else {
             return false;
         };
-        let touch = self.touched.get(object.key.as_str()).filter(|touch| touch.at > draft.began);
+        // Whenever it was deleted: a change that is older than that is told by a watch that lags.
+        let touch = self.touched.get(object.key.as_str());
         if touch.is_some_and(|touch| matches!(touch.last, Last::Deleted(at) if !stands(object.version, at))) {
             return false;
         }
@@ -232,43 +254,57 @@ impl<L> Drafts<L> {
     }
 
     /// Enters an object whose bytes have been written for this draft.
-    pub(super) fn enter(&mut self, draft: u64, entry: Arc<Entry<L>>) {
+    pub(super) fn enter(&mut self, draft: u64, entry: Arc<Entry<L>>, source: Source) {
         if let Some(draft) = self.open.get_mut(&draft) {
             // Removed first: a map keeps the old key, which here holds the entry itself.
             draft.objects.remove(&*entry.key);
-            draft.objects.insert(ByKey(entry), true);
+            draft.objects.insert(ByKey(entry), source);
         }
     }
 
-    /// Remembers changes that have been folded, for the drafts that are open. `done` are the steps that were taken and
-    /// the collection after them; without a committed collection every change counts.
-    pub(super) fn remember(&mut self, changes: &[Change<'_>], done: Option<(&[usize], &Index<L>)>) {
+    /// Remembers changes that have been folded into a collection, for the drafts that are open. `steps` are those that
+    /// had an effect, `held` is the collection after them.
+    pub(super) fn remember(&mut self, changes: &[Change<'_>], steps: &[usize], held: &Index<L>) {
         if self.open.is_empty() {
             return;
         }
         for (i, change) in changes.iter().enumerate() {
-            self.clock += 1;
-            let (touched, version) = match change {
-                Change::Put { object, .. } => {
-                    let applied = done.is_none_or(|(steps, _)| steps.contains(&i));
-                    (applied.then_some((object.key.as_str(), Last::Put)), object.version)
-                }
-                Change::Delete { key, version } => {
-                    // One that was older than what is held is no deletion.
-                    let gone = done.is_none_or(|(_, held)| held.get(key).is_none());
-                    (gone.then_some((*key, Last::Deleted(*version))), *version)
-                }
-                Change::Advance { version } => (None, Some(*version)),
-                Change::Envelope { .. } => (None, None),
-                Change::Incomplete => {
-                    self.open.values_mut().for_each(|draft| draft.base = None);
-                    (None, None)
-                }
+            let counts = match change {
+                Change::Delete { key, .. } => held.get(key).is_none(),
+                _ => steps.binary_search(&i).is_ok(),
             };
-            if let Some((key, last)) = touched {
-                self.touched.insert(key.into(), Touch { at: self.clock, last });
+            self.remember_one(change, counts);
+        }
+    }
+
+    /// Remembers a change for the drafts that are open. `counts`: whether it is what its key's state is due to, and
+    /// not older than that.
+    pub(super) fn remember_one(&mut self, change: &Change<'_>, counts: bool) {
+        self.clock += 1;
+        let (touched, version) = match change {
+            Change::Put { object, .. } => (Some((object.key.as_str(), Last::Put)), object.version),
+            Change::Delete { key, version } => (Some((*key, Last::Deleted(*version))), *version),
+            Change::Advance { version } => (None, Some(*version)),
+            Change::Envelope { .. } => (None, None),
+            Change::Incomplete => {
+                for draft in self.open.values_mut() {
+                    draft.base = None;
+                }
+                (None, None)
             }
-            self.open.values_mut().for_each(|draft| draft.folded = draft.folded.max(version));
+        };
+        if let Some((key, last)) = touched.filter(|_| counts) {
+            let at = self.clock;
+            let touch = self.touched.entry(key.into()).or_insert(Touch { at, last });
+            // A watch that lags tells of earlier deletions too; they must not make light of the last one.
+            touch.last = match (touch.last, last) {
+                (Last::Deleted(known), Last::Deleted(told)) if stands(known, told) => touch.last,
+                _ => last,
+            };
+            touch.at = at;
+        }
+        for draft in self.open.values_mut() {
+            draft.folded = draft.folded.max(version);
         }
     }
 
@@ -282,7 +318,7 @@ impl<L> Drafts<L> {
         complete: bool,
     ) -> Option<CommitPlan<L>> {
         let draft = self.open.get(&draft)?;
-        if held.is_some_and(|held| held.complete) && version.is_some() && version < draft.base {
+        if version.is_some() && version < draft.base {
             return Some(CommitPlan::Older);
         }
         let mut plan = Replace {
@@ -294,16 +330,26 @@ impl<L> Drafts<L> {
             version: version.max(draft.folded),
             complete,
         };
-        for (ByKey(entry), &written) in &draft.objects {
-            self.merge_object(draft, held, entry, written, &mut plan);
+        // What a change put, and the generation lacks: created after the generation, or deleted before it.
+        let is_newer = |entry: &Entry<L>| version.is_none() || entry.version.is_none() || entry.version > version;
+        for (ByKey(entry), &source) in &draft.objects {
+            let held = held.and_then(|held| held.get(&entry.key));
+            let touch = self.touched.get(&entry.key).filter(|touch| touch.at > draft.began);
+            let deleted = touch.is_some_and(|touch| touch.deletes(entry.version));
+            let held_wins = touch.is_some() && held.is_some_and(|held| stands(held.version, entry.version));
+            let loses = deleted || held_wins || source == Source::Folded && !is_newer(entry);
+            match source {
+                Source::Held if loses || held.is_some_and(|held| Arc::ptr_eq(held, entry)) => {}
+                Source::Held => plan.again.push(Arc::clone(entry)),
+                Source::Listed | Source::Folded if loses => plan.voids.push(entry.key.clone()),
+                Source::Listed | Source::Folded => plan.puts.push(Arc::clone(entry)),
+            }
         }
         for entry in held.into_iter().flat_map(Index::iter) {
-            if draft.objects.contains_key(&*entry.key) {
-                continue;
-            }
             let touched = self.touched.get(&entry.key).is_some_and(|touch| touch.at > draft.began);
-            let newer = version.is_none() || entry.version.is_none() || entry.version > version;
-            if !(touched && newer) {
+            let listed = draft.objects.get(&*entry.key).is_some_and(|source| *source != Source::Folded);
+            let put = plan.puts.binary_search_by(|put| put.key.cmp(&entry.key)).is_ok();
+            if !(listed || put || touched && is_newer(entry)) {
                 plan.deletes.push(entry.key.clone());
             }
         }
@@ -312,35 +358,13 @@ impl<L> Drafts<L> {
         Some(if same && same_objects && !plan.envelope { CommitPlan::Unchanged } else { CommitPlan::Replace(plan) })
     }
 
-    /// What becomes of one object of a draft.
-    fn merge_object(
-        &self,
-        draft: &Draft<L>,
-        held: Option<&Index<L>>,
-        entry: &Arc<Entry<L>>,
-        written: bool,
-        plan: &mut Replace<L>,
-    ) {
-        let held = held.and_then(|held| held.get(&entry.key));
-        let touch = self.touched.get(&entry.key).filter(|touch| touch.at > draft.began);
-        let deleted = touch.is_some_and(|touch| touch.deletes(entry.version));
-        let held_wins = touch.is_some() && held.is_some_and(|held| stands(held.version, entry.version));
-        if deleted || held_wins {
-            // What is held stays: after a deletion that is nothing, or something put there since.
-            if written {
-                plan.voids.push(entry.key.clone());
-            }
-        } else if written {
-            plan.puts.push(Arc::clone(entry));
-        } else if !held.is_some_and(|held| Arc::ptr_eq(held, entry)) {
-            plan.again.push(Arc::clone(entry));
-        }
-    }
-
-    /// Ends a draft that has been committed (or found unchanged) at `version`: older ones are stale from now on.
-    pub(super) fn committed(&mut self, draft: u64, version: Option<u64>) {
+    /// Ends a draft that has been committed, or found unchanged. Those of older versions are stale from now on, if what
+    /// was committed is complete.
+    pub(super) fn committed(&mut self, draft: u64, version: Option<u64>, complete: bool) {
         self.end(draft);
-        self.open.values_mut().for_each(|other| other.base = other.base.max(version));
+        for other in self.open.values_mut().filter(|_| complete) {
+            other.base = other.base.max(version);
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
-use super::drafts::{CommitPlan, Drafts, plan_fold};
+use super::drafts::{CommitPlan, Drafts, Source, plan_fold};
 use super::index::{Entry, Index};
 use super::{
     Change, Collection, Committed, Document, DocumentHead, DocumentWriter, Folded, Generation, Kind, ObjectRef, Stats,
@@ -270,7 +270,7 @@ fn fold_into_collection(state: &mut State, changes: &[Change<'_>]) -> Folded {
         index.version = plan.version;
         index.complete = plan.complete;
     }
-    drafts.remember(changes, Some((&plan.steps, index)));
+    drafts.remember(changes, &plan.steps, index);
     *confirmed = Some(SystemTime::now());
     Folded { applied: plan.applied, version: plan.version }
 }
@@ -278,15 +278,17 @@ fn fold_into_collection(state: &mut State, changes: &[Change<'_>]) -> Folded {
 fn fold_into_drafts(state: &mut State, changes: &[Change<'_>]) -> Folded {
     let mut applied = 0;
     for change in changes {
+        let mut counts = matches!(change, Change::Delete { .. });
         if let Change::Put { object, bytes } = change {
             for draft in state.drafts.ids() {
                 if state.drafts.wants_early(draft, object) {
-                    state.drafts.enter(draft, entry(object, bytes));
-                    applied += 1;
+                    state.drafts.enter(draft, entry(object, bytes), Source::Folded);
+                    counts = true;
                 }
             }
         }
-        state.drafts.remember(std::slice::from_ref(change), None);
+        applied += usize::from(counts);
+        state.drafts.remember_one(change, counts);
     }
     Folded { applied, version: None }
 }
@@ -351,7 +353,7 @@ impl Generation for MemoryGeneration {
             return Err(StoreError::Abandoned);
         }
         if drafts.wants(self.draft, object, content.index()) {
-            drafts.enter(self.draft, entry(object, bytes));
+            drafts.enter(self.draft, entry(object, bytes), Source::Listed);
         }
         Ok(())
     }
@@ -378,7 +380,7 @@ impl Generation for MemoryGeneration {
                 Committed::Replaced
             }
         };
-        drafts.committed(self.draft, version);
+        drafts.committed(self.draft, version, complete);
         *confirmed = Some(SystemTime::now());
         Ok(outcome)
     }

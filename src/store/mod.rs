@@ -28,8 +28,8 @@ mod file;
 mod index;
 mod memory;
 
-//#[cfg(test)]
-//mod contract;
+#[cfg(test)]
+mod contract;
 
 pub use disk::{Disk, DiskFile, OsDisk};
 pub use file::{FileOptions, FileStore};
@@ -265,12 +265,18 @@ impl fmt::Display for StoreError {
         match self {
             StoreError::NotRecorded => write!(f, "no such collection is recorded"),
             StoreError::Abandoned => write!(f, "the recording was abandoned"),
-            StoreError::TooLarge { what, length } => write!(f, "{what} of {length} bytes is too large to be recorded"),
+            StoreError::TooLarge { what, length } => {
+                write!(f, "{what} of {length} bytes is too large to be recorded")
+            }
             StoreError::Locked { path } => {
                 write!(f, "{} is held by another process; give each its own directory", path.display())
             }
-            StoreError::Damaged { path } => write!(f, "{} is damaged and was set aside", path.display()),
-            StoreError::Io { doing, path, error } => write!(f, "cannot {doing} {}: {error}", path.display()),
+            StoreError::Damaged { path } => {
+                write!(f, "{} is damaged and was set aside", path.display())
+            }
+            StoreError::Io { doing, path, error } => {
+                write!(f, "cannot {doing} {}: {error}", path.display())
+            }
         }
     }
 }
@@ -310,6 +316,8 @@ pub trait Store: Send + Sync {
 
     /// Folds changes into the collection, all of them or, on an error, none. Fails with [`StoreError::NotRecorded`] if
     /// no collection is committed and no generation is open; while the first generation is open, changes wait in it.
+    /// After any other error something is missing: the collection is not complete until the next generation is
+    /// committed, and generations that were open are abandoned.
     fn fold(&self, key: &ViewKey, changes: &[Change<'_>]) -> Result<Folded, StoreError>;
 
     /// Forgets a view. What is being written to it is abandoned; what is being read can be read to its end.

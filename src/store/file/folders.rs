@@ -7,8 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
+
+use super::super::disk::DiskFile;
 use super::super::{StoreError, ViewKey, lock};
-use super::format::BadHeader;
+use super::format::{BadHeader, Header};
 use super::layout;
 use super::scan;
 use super::shared::Shared;
@@ -36,45 +39,51 @@ struct Folder {
 impl Folders {
     /// The views of a scope and path.
     pub(super) fn views(&self, shared: &Shared, scope: &str, path: &str) -> Vec<Arc<View>> {
-        self.folder(shared, scope, path, false).and_then(|folder| lock(&folder.views).clone()).unwrap_or_default()
+        self.folder(shared, scope, path).and_then(|folder| lock(&folder.views).clone()).unwrap_or_default()
     }
 
     /// The view of this key, if anything might be recorded in it.
     pub(super) fn find(&self, shared: &Shared, key: &ViewKey) -> Option<Arc<View>> {
-        let folder = self.folder(shared, &key.scope, &key.path, false)?;
+        let folder = self.folder(shared, &key.scope, &key.path)?;
         lock(&folder.views).iter().flatten().find(|view| view.key == *key).cloned()
     }
 
     /// The view of this key, made if need be.
-    pub(super) fn make(&self, shared: &Shared, key: &ViewKey) -> Arc<View> {
-        loop {
-            let Some(folder) = self.folder(shared, &key.scope, &key.path, true) else { continue };
-            let mut views = lock(&folder.views);
-            let views = views.get_or_insert_default();
-            if let Some(found) = views.iter().find(|view| view.key == *key) {
-                return Arc::clone(found);
-            }
-            let made = Arc::new(View::new(shared, key.clone(), folder.path.clone(), Vec::new()));
-            views.push(Arc::clone(&made));
-            return made;
+    pub(super) fn make(&self, shared: &Shared, key: &ViewKey) -> Result<Arc<View>, StoreError> {
+        let folder = self.enter(shared, &key.scope, &key.path);
+        let mut views = lock(&folder.views);
+        folder.look(shared, &key.scope, &key.path, &mut views)?;
+        let views = views.get_or_insert_default();
+        if let Some(found) = views.iter().find(|view| view.key == *key) {
+            return Ok(Arc::clone(found));
         }
+        let made = Arc::new(View::new(shared, key.clone(), folder.path.clone(), Vec::new()));
+        views.push(Arc::clone(&made));
+        Ok(made)
     }
 
-    fn folder(&self, shared: &Shared, scope: &str, path: &str, make: bool) -> Option<Arc<Folder>> {
-        let key = (scope.to_owned(), path.to_owned());
-        if let Some(found) = lock(&self.known).get(&key) {
-            let found = Arc::clone(found);
-            found.look(shared, scope, path);
-            return Some(found);
+    fn enter(&self, shared: &Shared, scope: &str, path: &str) -> Arc<Folder> {
+        let mut known = lock(&self.known);
+        let new = || {
+            let path = layout::folder(&shared.root, scope, path);
+            Arc::new(Folder { path, views: Mutex::new(None) })
+        };
+        Arc::clone(known.entry((scope.to_owned(), path.to_owned())).or_insert_with(new))
+    }
+
+    /// The folder of a scope and path if it is known, or there.
+    fn folder(&self, shared: &Shared, scope: &str, path: &str) -> Option<Arc<Folder>> {
+        let known = lock(&self.known).get(&(scope.to_owned(), path.to_owned())).cloned();
+        if known.is_none() {
+            // Paths that are not recorded are asked for all the time; they must not fill the memory.
+            let dir = layout::folder(&shared.root, scope, path);
+            if matches!(shared.disk.list(&dir), Err(error) if error.kind() == io::ErrorKind::NotFound) {
+                return None;
+            }
         }
-        let dir = layout::folder(&shared.root, scope, path);
-        // Paths that are not recorded are asked for all the time; they must not fill the memory.
-        if !make && matches!(shared.disk.list(&dir), Err(error) if error.kind() == io::ErrorKind::NotFound) {
-            return None;
-        }
-        let new = || Arc::new(Folder { path: dir, views: Mutex::new(None) });
-        let folder = Arc::clone(lock(&self.known).entry(key).or_insert_with(new));
-        folder.look(shared, scope, path);
+        let folder = known.unwrap_or_else(|| self.enter(shared, scope, path));
+        // A failure has been counted; the next who asks tries again.
+        let _ = folder.look(shared, scope, path, &mut lock(&folder.views));
         Some(folder)
     }
 
@@ -83,7 +92,7 @@ impl Folders {
         let mut all = lock(&self.all);
         if !*all {
             for (scope, path) in on_disk(shared) {
-                self.folder(shared, &scope, &path, false);
+                self.folder(shared, &scope, &path);
             }
             *all = true;
         }
@@ -117,8 +126,12 @@ impl Folders {
             if Arc::strong_count(folder) > 1 {
                 return true;
             }
-            let mut views = lock(&folder.views);
-            let Some(views) = &mut *views else { return true };
+            let Ok(mut views) = folder.views.try_lock() else {
+                return true;
+            };
+            let Some(views) = &mut *views else {
+                return true;
+            };
             views.retain(|view| Arc::strong_count(view) > 1 || !view.is_empty());
             !views.is_empty()
         });
@@ -126,66 +139,101 @@ impl Folders {
 }
 
 impl Folder {
-    /// Looks what is in the folder, unless that has been done.
-    fn look(&self, shared: &Shared, scope: &str, path: &str) {
-        let mut views = lock(&self.views);
-        if views.is_some() {
-            return;
-        }
-        let mut found = Vec::new();
-        for (name, seqs) in numbered(shared, &self.path) {
-            if let Some(view) = self.recognise(shared, scope, path, &name, seqs) {
-                found.push(view);
+    /// Looks what is in the folder, unless that has been done. Fails if it cannot be told: then nothing is known.
+    fn look(
+        &self,
+        shared: &Shared,
+        scope: &str,
+        path: &str,
+        views: &mut Option<Vec<Arc<View>>>,
+    ) -> Result<(), StoreError> {
+        if views.is_none() {
+            let mut found = Vec::new();
+            for (name, seqs) in numbered(shared, &self.path)? {
+                found.extend(self.recognise(shared, scope, path, &name, seqs)?);
             }
+            *views = Some(found);
         }
-        *views = Some(found);
+        Ok(())
     }
 
     /// The view whose files these are. Files that are not what they should be are set aside.
-    fn recognise(&self, shared: &Shared, scope: &str, path: &str, name: &str, mut seqs: Vec<u64>) -> Option<Arc<View>> {
+    fn recognise(
+        &self,
+        shared: &Shared,
+        scope: &str,
+        path: &str,
+        name: &str,
+        mut seqs: Vec<u64>,
+    ) -> Result<Option<Arc<View>>, StoreError> {
         while let Some(&seq) = seqs.last() {
             let file_path = self.path.join(layout::file_name(name, seq));
-            let opened = shared.disk.open(&file_path).and_then(|file| Ok((scan::header(&*file)?, file)));
-            match opened {
-                Ok((Ok((header, length, _)), file))
+            let file = match shared.disk.open(&file_path) {
+                Ok(file) => file,
+                Err(error) if is_no_file(&error) => {
+                    shared.set_aside(&file_path, "no file");
+                    seqs.pop();
+                    continue;
+                }
+                Err(error) => return Err(shared.failed("open", &file_path, error)),
+            };
+            match scan::header(&*file) {
+                Ok(Ok((header, length, _)))
                     if header.seq == seq
                         && (header.key.scope.as_str(), header.key.path.as_str()) == (scope, path)
                         && layout::name(&header.key) == name =>
                 {
-                    let view = Arc::new(View::new(shared, header.key.clone(), self.path.clone(), seqs));
-                    shared.keep_open(view.id, seq, Arc::clone(&file));
-                    if let Ok(Some(state)) = scan::last_state(&*file, &header, length) {
-                        view.foretell(&state, file.len().unwrap_or(0));
-                    } else {
-                        // What cannot be told from its end is read whole; a failure has been counted.
-                        let _ = view.read_now(shared);
-                    }
-                    if view.has_old_files() {
-                        shared.mark(&view);
-                    }
-                    return Some(view);
+                    return Ok(Some(self.admit(shared, &header, length, seqs, file)));
                 }
-                Ok((Err(BadHeader::Torn), _)) => {
+                Ok(Err(BadHeader::Torn)) => {
+                    // What cannot be removed now is met again.
                     let _ = shared.remove_file(&file_path);
                 }
-                Ok((Err(BadHeader::Version(version)), _)) => {
+                Ok(Err(BadHeader::Version(version))) => {
                     shared.set_aside(&file_path, &format!("of version {version}, not {}", super::format::VERSION));
                 }
                 Ok(_) => shared.set_aside(&file_path, "damaged, or not a file of this view"),
                 Err(error) => {
-                    shared.failed("open", &file_path, error);
-                    // Neither served nor in the way of what is recorded next.
+                    shared.failed("read", &file_path, error);
                     shared.set_aside(&file_path, "unreadable");
                 }
             }
             seqs.pop();
         }
-        None
+        Ok(None)
+    }
+
+    /// A view by the header of its newest file.
+    fn admit(
+        &self,
+        shared: &Shared,
+        header: &Header,
+        length: usize,
+        seqs: Vec<u64>,
+        file: Arc<dyn DiskFile>,
+    ) -> Arc<View> {
+        let view = Arc::new(View::new(shared, header.key.clone(), self.path.clone(), seqs));
+        if let Ok(Some(state)) = scan::last_state(&*file, header, length) {
+            view.foretell(&state, file.len().unwrap_or(0));
+            shared.keep_open(view.id, header.seq, file);
+        } else {
+            // What cannot be told from its end is read whole; a failure has been counted.
+            let _ = view.read(shared, &mut lock(&view.writer));
+        }
+        if view.has_old_files() {
+            shared.mark(&view);
+        }
+        view
     }
 }
 
+/// Whether there is something else than a file: a directory, a link.
+fn is_no_file(error: &io::Error) -> bool {
+    matches!(error.raw_os_error().map(Errno::from_raw_os_error), Some(Errno::ISDIR | Errno::LOOP))
+}
+
 /// The numbers of the files in a folder, by the first part of their names.
-fn numbered(shared: &Shared, folder: &Path) -> BTreeMap<String, Vec<u64>> {
+fn numbered(shared: &Shared, folder: &Path) -> Result<BTreeMap<String, Vec<u64>>, StoreError> {
     let mut files: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     match shared.disk.list(folder) {
         Ok(names) => {
@@ -194,14 +242,12 @@ fn numbered(shared: &Shared, folder: &Path) -> BTreeMap<String, Vec<u64>> {
             }
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => {
-            shared.failed("list", folder, error);
-        }
+        Err(error) => return Err(shared.failed("list", folder, error)),
     }
     for seqs in files.values_mut() {
         seqs.sort_unstable();
     }
-    files
+    Ok(files)
 }
 
 /// The scopes and paths of all folders on the disk, each told by the header of one of its files.
@@ -214,10 +260,12 @@ fn on_disk(shared: &Shared) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let folders = list(&shared.root).into_iter().filter(is_scope).flat_map(|scope| list(&scope));
     for folder in folders.flat_map(|fan| list(&fan)) {
-        let mut empty = true;
-        for (name, seqs) in numbered(shared, &folder) {
+        let Ok(files) = numbered(shared, &folder) else {
+            continue;
+        };
+        let empty = files.is_empty();
+        for (name, seqs) in files {
             for seq in seqs {
-                empty = false;
                 let path = folder.join(layout::file_name(&name, seq));
                 let header = shared.disk.open(&path).and_then(|file| scan::header(&*file));
                 if let Ok(Ok((header, ..))) = header
@@ -234,10 +282,4 @@ fn on_disk(shared: &Shared) -> Vec<(String, String)> {
     found.sort();
     found.dedup();
     found
-}
-
-impl View {
-    fn read_now(&self, shared: &Shared) -> Result<(), StoreError> {
-        self.read(shared, &mut lock(&self.writer))
-    }
 }

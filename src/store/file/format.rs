@@ -10,7 +10,8 @@ const MAGIC: [u8; 8] = *b"lite-api";
 pub(super) const VERSION: u32 = 1;
 /// A header longer than this is none.
 pub(super) const HEADER_LIMIT: usize = 1 << 20;
-const HEADER_FIXED: usize = 48;
+/// The part before the texts, with a checksum of its own: their lengths can be believed before they are read.
+const HEADER_FIXED: usize = 52;
 
 /// Length of a record's head and foot.
 pub(super) const HEAD: usize = 40;
@@ -53,6 +54,8 @@ impl Header {
         for text in texts {
             out.extend_from_slice(&(text.len() as u32).to_le_bytes());
         }
+        let crc = crc32fast::hash(&out);
+        out.extend_from_slice(&crc.to_le_bytes());
         for text in texts {
             out.extend_from_slice(text.as_bytes());
         }
@@ -75,6 +78,10 @@ impl Header {
         if version != VERSION {
             return Err(BadHeader::Version(version));
         }
+        let (fixed, crc) = bytes.get(..HEADER_FIXED).ok_or(BadHeader::Torn)?.split_at(HEADER_FIXED - 4);
+        if Fields(crc).u32() != Some(crc32fast::hash(fixed)) {
+            return Err(BadHeader::Damaged);
+        }
         let length = fields.u32().ok_or(BadHeader::Torn)? as usize;
         if !(HEADER_FIXED + 4..=HEADER_LIMIT).contains(&length) {
             return Err(BadHeader::Damaged);
@@ -91,6 +98,7 @@ impl Header {
     fn parse_fields(mut fields: Fields<'_>) -> Option<Self> {
         let (file_id, seq) = (fields.u64()?, fields.u64()?);
         let lengths = [fields.u32()?, fields.u32()?, fields.u32()?, fields.u32()?];
+        fields.u32()?;
         let mut texts = lengths.iter().map(|&length| fields.text(length as usize));
         let key = ViewKey {
             scope: texts.next()??,
@@ -189,12 +197,14 @@ pub(super) struct Batch {
     pub(super) chain: Chain,
     /// What of the file is known to be durable.
     durable: u64,
+    /// The end of the last record that commits, if there is one among them.
+    pub(super) committed: Option<u64>,
 }
 
 impl Batch {
     /// Starts where `chain` says; with the file's header if that is its beginning.
     pub(super) fn new(chain: Chain, durable: u64, header: &Header) -> Self {
-        let mut batch = Self { out: Vec::new(), chain, durable };
+        let mut batch = Self { out: Vec::new(), chain, durable, committed: None };
         if chain.offset == 0 {
             batch.out = header.encode();
             let crc = batch.out.last_chunk().map_or(0, |crc| u32::from_le_bytes(*crc));
@@ -242,6 +252,9 @@ impl Batch {
         self.out.extend_from_slice(&head_crc.to_le_bytes());
         self.chain.offset += u64::from(loc.length);
         self.chain.prev = head_crc;
+        if state.is_some() {
+            self.committed = Some(self.chain.offset);
+        }
         Ok(loc)
     }
 

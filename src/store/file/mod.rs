@@ -9,17 +9,17 @@
 //! ```
 //!
 //! `<scope>`, `<path>` and `<view>` are 32 hex digits of SHA-256 of the scope, the path, and the query with the
-//! representation. Directories are 0700, files 0600. Notes ([`Store::set_note`](super::Store::set_note)) are documents
+//! representation. Directories are 0700, files 0600. Notes ([`Store::set_note`]) are documents
 //! of a scope that no identity can have. All numbers are little-endian; `crc` is CRC-32 (IEEE).
 //!
 //! ```text
 //! header   0  magic "lite-api"      8  version u32 = 1     12 length of header u32    16 file id u64, random
-//!         24  number u64           32  lengths of scope, path, query, representation, 4 x u32    48 their bytes
-//!          …  crc u32 of all before
+//!         24  number u64           32  lengths of scope, path, query, representation, 4 x u32
+//!         48  crc u32 of all before    52  the four texts     …  crc u32 of all before
 //! record   0  crc u32 of file id, offset of the record, and bytes 4..40
 //!          4  crc u32 of payload    8  length of payload u32      12 kind u8    13 flags u8 (1 = commits)    14 0 u16
 //!         16  bytes 0..4 of the record before, or the header's crc   20 0 u32   24 transaction u64
-//!         32  durable u64: how much of the file was known to be durable
+//!         32  durable u64: an end of a commit up to which the file was known to be durable
 //!         40  payload               …  length of payload u32, bytes 0..4 again
 //! ```
 //!
@@ -72,6 +72,8 @@ use super::{
     ViewInfo, ViewKey,
 };
 
+mod document;
+mod durable;
 mod folders;
 mod format;
 mod layout;
@@ -83,13 +85,16 @@ mod writing;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod trouble;
 
+use document::FileDocument;
 use folders::Folders;
 use reading::{BodyReader, Snapshot};
 use scan::Content;
 use shared::Shared;
 use view::View;
-use writing::{FileDocument, FileGeneration};
+use writing::FileGeneration;
 
 /// How often the flusher looks for indices that nobody uses.
 const IDLE_CHECK: Duration = Duration::from_secs(60);
@@ -153,14 +158,20 @@ impl FileStore {
         self.inner.folders.find(&self.inner.shared, key)
     }
 
-    fn make(&self, key: &ViewKey) -> Arc<View> {
+    fn make(&self, key: &ViewKey) -> Result<Arc<View>, StoreError> {
         self.inner.folders.make(&self.inner.shared, key)
     }
 
     fn read_document(&self, key: &ViewKey) -> Result<Option<Document>, StoreError> {
-        let Some(view) = self.find(key) else { return Ok(None) };
-        let Some(held) = view.held(&self.inner.shared)? else { return Ok(None) };
-        let Content::Document(body) = &held.content else { return Ok(None) };
+        let Some(view) = self.find(key) else {
+            return Ok(None);
+        };
+        let Some(held) = view.held(&self.inner.shared)? else {
+            return Ok(None);
+        };
+        let Content::Document(body) = &held.content else {
+            return Ok(None);
+        };
         let reader = BodyReader::new(&view, &self.inner.shared, &held, Arc::clone(body));
         Ok(Some(Document {
             uid: body.head.uid.clone(),
@@ -223,7 +234,7 @@ impl Store for FileStore {
     }
 
     fn begin_document(&self, key: &ViewKey, head: DocumentHead) -> Result<Box<dyn DocumentWriter>, StoreError> {
-        let (view, shared) = (self.make(key), Arc::clone(&self.inner.shared));
+        let (view, shared) = (self.make(key)?, Arc::clone(&self.inner.shared));
         Ok(Box::new(FileDocument::begin(view, shared, head)?))
     }
 
@@ -231,10 +242,14 @@ impl Store for FileStore {
         if uid.is_empty() || version.is_none() {
             return false;
         }
-        let Some(view) = self.find(key) else { return false };
+        let Some(view) = self.find(key) else {
+            return false;
+        };
         // What is known before the file is read tells most of them apart.
         let likely = view.info().is_some_and(|info| info.kind == Kind::Document && info.version == version);
-        let Ok(Some(held)) = (if likely { view.held(&self.inner.shared) } else { Ok(None) }) else { return false };
+        let Ok(Some(held)) = (if likely { view.held(&self.inner.shared) } else { Ok(None) }) else {
+            return false;
+        };
         let same = matches!(&held.content, Content::Document(body)
             if body.head.uid == uid && body.head.version == version);
         if same {
@@ -244,15 +259,21 @@ impl Store for FileStore {
     }
 
     fn collection(&self, key: &ViewKey) -> Result<Option<Arc<dyn Collection>>, StoreError> {
-        let Some(view) = self.find(key) else { return Ok(None) };
-        let Some(held) = view.held(&self.inner.shared)? else { return Ok(None) };
-        let Content::Collection(index) = &held.content else { return Ok(None) };
+        let Some(view) = self.find(key) else {
+            return Ok(None);
+        };
+        let Some(held) = view.held(&self.inner.shared)? else {
+            return Ok(None);
+        };
+        let Content::Collection(index) = &held.content else {
+            return Ok(None);
+        };
         let index = Arc::clone(index);
         Ok(Some(Arc::new(Snapshot::new(&view, &self.inner.shared, held, index))))
     }
 
     fn begin_generation(&self, key: &ViewKey) -> Result<Box<dyn Generation>, StoreError> {
-        Ok(Box::new(FileGeneration::begin(self.make(key), Arc::clone(&self.inner.shared))?))
+        Ok(Box::new(FileGeneration::begin(self.make(key)?, Arc::clone(&self.inner.shared))?))
     }
 
     fn fold(&self, key: &ViewKey, changes: &[Change<'_>]) -> Result<Folded, StoreError> {

@@ -55,7 +55,9 @@ impl BodyReader {
 impl Read for BodyReader {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         while self.rest.is_empty() {
-            let Some(&loc) = self.body.chunks.get(self.next) else { return Ok(0) };
+            let Some(&loc) = self.body.chunks.get(self.next) else {
+                return Ok(0);
+            };
             let length = self.source.read(loc, &mut self.record)?.rest.len();
             self.next += 1;
             self.rest = super::format::HEAD..super::format::HEAD + length;

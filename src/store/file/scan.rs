@@ -78,7 +78,9 @@ pub(super) fn last_state(file: &dyn DiskFile, header: &Header, header_length: us
     let mut end = file.len()?;
     // Records of a generation that was cut short may follow the last commit; past a few, a scan is as good.
     for _ in 0..16 {
-        let Some(at) = end.checked_sub(FOOT as u64) else { return Ok(None) };
+        let Some(at) = end.checked_sub(FOOT as u64) else {
+            return Ok(None);
+        };
         let mut foot = [0; FOOT];
         if fill(file, &mut foot, at)? < FOOT {
             return Ok(None);
@@ -89,8 +91,12 @@ pub(super) fn last_state(file: &dyn DiskFile, header: &Header, header_length: us
         };
         let mut record = vec![0; usize::try_from(length).unwrap_or(0)];
         fill(file, &mut record, start)?;
-        let Some(head) = RecordHead::parse(&record, header.file_id, start) else { return Ok(None) };
-        let Some(body) = head.body(&record) else { return Ok(None) };
+        let Some(head) = RecordHead::parse(&record, header.file_id, start) else {
+            return Ok(None);
+        };
+        let Some(body) = head.body(&record) else {
+            return Ok(None);
+        };
         if body.state.is_some() {
             return Ok(body.state);
         }
@@ -115,7 +121,9 @@ pub(super) fn scan(file: &dyn DiskFile) -> io::Result<Scan> {
     let mut next_tx = 1;
     while let Some((head, record)) = window.record(chain)? {
         let loc = Loc { offset: chain.offset, length: head.length() as u32 };
-        let Some(body) = head.body(record).filter(|body| replay.take(&head, body, loc).is_some()) else { break };
+        let Some(body) = head.body(record).filter(|body| replay.take(&head, body, loc).is_some()) else {
+            break;
+        };
         let state = body.state;
         next_tx = next_tx.max(head.tx.saturating_add(1));
         chain = Chain { offset: chain.offset + head.length(), prev: head.crc, ..chain };
@@ -125,7 +133,9 @@ pub(super) fn scan(file: &dyn DiskFile) -> io::Result<Scan> {
     if chain.offset < window.length && window.durable_after(chain)? > chain.offset {
         return Ok(Scan::Damaged("a record in its middle is damaged"));
     }
-    let (Some((end, state)), Some(content)) = (committed, replay.content()) else { return Ok(Scan::Nothing) };
+    let (Some((end, state)), Some(content)) = (committed, replay.content()) else {
+        return Ok(Scan::Nothing);
+    };
     let tail = end.offset < window.length;
     Ok(Scan::Committed(Box::new(Scanned { header, content, state, chain: end, tail, next_tx })))
 }
@@ -192,7 +202,9 @@ impl Window<'_> {
 
     /// The record that follows `chain`, its payload not yet checked.
     fn record(&mut self, chain: Chain) -> io::Result<Option<(RecordHead, &[u8])>> {
-        let Some(head) = self.head(chain)?.filter(|head| head.prev == chain.prev) else { return Ok(None) };
+        let Some(head) = self.head(chain)?.filter(|head| head.prev == chain.prev) else {
+            return Ok(None);
+        };
         Ok(self.slice(chain.offset, head.length())?.map(|record| (head, record)))
     }
 

@@ -215,7 +215,9 @@ impl Shared {
                 !waiting.stop && !due && waiting.views.is_empty() && waiting.dirs.is_empty()
             };
             let pause = if waiting.retry.is_some() { RETRY } else { super::IDLE_CHECK };
-            let Ok((waiting, _)) = self.wake.wait_timeout_while(waiting, pause, nothing) else { return };
+            let Ok((waiting, _)) = self.wake.wait_timeout_while(waiting, pause, nothing) else {
+                return;
+            };
             // What comes within the interval is made durable with what woke us.
             let Ok((waiting, _)) = self.wake.wait_timeout_while(waiting, interval, |waiting| !waiting.stop) else {
                 return;

@@ -13,16 +13,11 @@ use std::time::{Instant, SystemTime};
 use super::super::disk::DiskFile;
 use super::super::drafts::Drafts;
 use super::super::index::Index;
-use super::super::{Kind, ObjectRef, StoreError, ViewInfo, ViewKey, lock};
-use super::format::{Batch, Chain, Header, Loc, Record, State};
+use super::super::{Kind, StoreError, ViewInfo, ViewKey, lock};
+use super::format::{Batch, Chain, Header, Loc, State};
 use super::layout;
 use super::scan::{self, Content, Scan, Scanned};
 use super::shared::Shared;
-
-/// A file shorter than this is not worth writing anew.
-const WORTH: u64 = 64 << 10;
-/// How much is written at a time when a file is written anew.
-const PIECE: usize = 256 << 10;
 
 pub(super) struct View {
     pub(super) id: u64,
@@ -38,11 +33,11 @@ pub(super) struct View {
 #[derive(Default)]
 pub(super) struct Writer {
     /// Whether the file has been read, so that `log` and what is shown are known.
-    read: bool,
+    pub(super) read: bool,
     /// The file that is appended to.
-    log: Option<Log>,
+    pub(super) log: Option<Log>,
     /// The numbers of the view's files, ascending; only the last one counts, the others go when it is durable.
-    seqs: Vec<u64>,
+    pub(super) seqs: Vec<u64>,
     next_seq: u64,
     next_tx: u64,
     pub(super) drafts: Drafts<Loc>,
@@ -51,18 +46,20 @@ pub(super) struct Writer {
     /// Counts how often the view was forgotten: what began before is abandoned.
     pub(super) removals: u64,
     /// How many directories, from the folder upwards, have names that are not durable yet.
-    fresh: usize,
+    pub(super) fresh: usize,
     /// Set when making the file durable has failed: the system may have thrown away what it could not write and call
     /// the next attempt a success, so only a new file can be trusted.
-    distrusted: bool,
+    pub(super) distrusted: bool,
 }
 
-struct Log {
-    seq: u64,
+pub(super) struct Log {
+    pub(super) seq: u64,
     /// Where the next record goes; at offset 0 the header is still to be written.
-    chain: Chain,
-    /// How much is known to be durable.
-    durable: u64,
+    pub(super) chain: Chain,
+    /// The end of the last record that commits. What follows it may be cut off after a crash.
+    pub(super) committed: u64,
+    /// How much of what is committed is known to be durable.
+    pub(super) durable: u64,
     /// Whether there may be something after the last record, which must be cut off before the next one is written.
     cut: bool,
 }
@@ -72,8 +69,8 @@ pub(super) struct Shown {
     pub(super) info: Option<ViewInfo>,
     /// `None`: nothing is recorded, or the file has not been read.
     pub(super) content: Option<Content>,
-    seq: u64,
-    file_id: u64,
+    pub(super) seq: u64,
+    pub(super) file_id: u64,
     pub(super) used: Instant,
 }
 
@@ -150,7 +147,9 @@ impl View {
     pub(super) fn held_if_read(&self, shared: &Shared) -> Result<Option<Held>, StoreError> {
         let mut shown = lock(&self.shown);
         shown.used = Instant::now();
-        let (Some(info), Some(content)) = (&shown.info, &shown.content) else { return Ok(None) };
+        let (Some(info), Some(content)) = (&shown.info, &shown.content) else {
+            return Ok(None);
+        };
         // Opened under the lock: a file that is shown is not removed.
         let file = shared.open_file(self.id, shown.seq, &self.path(shown.seq))?;
         let (info, content) = (info.clone(), content.clone());
@@ -190,7 +189,7 @@ impl View {
 
     fn adopt(&self, writer: &mut Writer, found: Scanned) {
         let (seq, chain) = (found.header.seq, found.chain);
-        writer.log = Some(Log { seq, chain, durable: 0, cut: found.tail });
+        writer.log = Some(Log { seq, chain, committed: chain.offset, durable: 0, cut: found.tail });
         writer.next_tx = writer.next_tx.max(found.next_tx);
         writer.read = true;
         let mut shown = lock(&self.shown);
@@ -203,7 +202,7 @@ impl View {
     }
 
     /// Sets the newest file aside and forgets the view: what older files hold has been replaced long ago.
-    fn give_up(&self, shared: &Shared, writer: &mut Writer, why: &str) {
+    pub(super) fn give_up(&self, shared: &Shared, writer: &mut Writer, why: &str) {
         if let Some(seq) = writer.seqs.pop() {
             shared.close(self.id, seq);
             shared.set_aside(&self.path(seq), why);
@@ -264,26 +263,35 @@ impl View {
         tx
     }
 
-    fn header(&self, seq: u64, file_id: u64) -> Header {
+    pub(super) fn header(&self, seq: u64, file_id: u64) -> Header {
         Header { file_id, seq, key: self.key.clone() }
     }
 
-    fn create(&self, shared: &Shared, writer: &mut Writer) -> Result<Log, StoreError> {
-        let seq = writer.next_seq;
-        let path = self.path(seq);
-        let mut made = self.try_create(shared, &path);
-        // Between the two steps the folder may have gone with the last file of another view.
-        for _ in 0..3 {
-            if made.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
-                made = self.try_create(shared, &path);
+    pub(super) fn create(&self, shared: &Shared, writer: &mut Writer) -> Result<Log, StoreError> {
+        let mut seq = writer.next_seq;
+        let mut made = self.try_create(shared, &self.path(seq));
+        for _ in 0..8 {
+            match made.as_ref().map_err(io::Error::kind) {
+                // Between the two steps the folder may have gone with the last file of another view.
+                Err(io::ErrorKind::NotFound) => {}
+                // A file that could neither be read nor be moved out of the way.
+                Err(io::ErrorKind::AlreadyExists) => seq = seq.saturating_add(1),
+                _ => break,
             }
+            made = self.try_create(shared, &self.path(seq));
         }
-        let (levels, file) = made.map_err(|error| shared.failed("create", &path, error))?;
+        let (levels, file) = made.map_err(|error| shared.failed("create", &self.path(seq), error))?;
         shared.keep_open(self.id, seq, file);
         writer.next_seq = seq.saturating_add(1);
         writer.seqs.push(seq);
         writer.fresh = writer.fresh.max(levels);
-        Ok(Log { seq, chain: Chain { file_id: layout::random(), offset: 0, prev: 0 }, durable: 0, cut: false })
+        Ok(Log {
+            seq,
+            chain: Chain { file_id: layout::random(), offset: 0, prev: 0 },
+            committed: 0,
+            durable: 0,
+            cut: false,
+        })
     }
 
     fn try_create(&self, shared: &Shared, path: &Path) -> io::Result<(usize, Arc<dyn DiskFile>)> {
@@ -302,7 +310,9 @@ impl View {
             let log = self.create(shared, writer)?;
             writer.log = Some(log);
         }
-        let Some(log) = &mut writer.log else { return Err(StoreError::NotRecorded) };
+        let Some(log) = &mut writer.log else {
+            return Err(StoreError::NotRecorded);
+        };
         let mut batch = Batch::new(log.chain, log.durable, &self.header(log.seq, log.chain.file_id));
         let built = build(&mut batch)?;
         self.write(shared, log, &batch)?;
@@ -315,7 +325,7 @@ impl View {
         Ok(built)
     }
 
-    fn write(&self, shared: &Shared, log: &mut Log, batch: &Batch) -> Result<(), StoreError> {
+    pub(super) fn write(&self, shared: &Shared, log: &mut Log, batch: &Batch) -> Result<(), StoreError> {
         let path = self.path(log.seq);
         let file = shared.open_file(self.id, log.seq, &path)?;
         if log.cut {
@@ -328,6 +338,7 @@ impl View {
             return Err(shared.failed("write", &path, error));
         }
         log.chain = batch.chain;
+        log.committed = batch.committed.unwrap_or(log.committed);
         Ok(())
     }
 
@@ -363,6 +374,18 @@ impl View {
         shared.mark(self);
     }
 
+    /// Shows that the collection misses something. The next record will say so on the disk; until then it holds what
+    /// was complete before.
+    pub(super) fn show_incomplete(&self) {
+        let mut shown = lock(&self.shown);
+        if let Some(Content::Collection(index)) = &mut shown.content {
+            Arc::make_mut(index).complete = false;
+        }
+        if let Some(info) = &mut shown.info {
+            info.complete = false;
+        }
+    }
+
     /// Ends what wrote to the file and gave up: a file in which nothing was ever committed goes at once.
     pub(super) fn tidy(&self, shared: &Shared, writer: &mut Writer) {
         let busy = !writer.drafts.is_empty() || writer.documents > 0;
@@ -371,92 +394,6 @@ impl View {
             let _ = self.forget_files(shared, writer);
             writer.removals = removals;
         }
-    }
-
-    fn is_worth_compacting(&self, writer: &Writer) -> bool {
-        let busy = !writer.drafts.is_empty() || writer.documents > 0;
-        let Some(log) = writer.log.as_ref().filter(|_| !busy) else { return false };
-        let shown = lock(&self.shown);
-        // Written anew at three quarters of garbage, every changed byte costs a third of another one on top. At half,
-        // as one would do to save space, it would cost a whole one, and it is the flash that wears out.
-        let limit = |content: &Content| content.weight().saturating_mul(4).saturating_add(WORTH);
-        writer.distrusted || shown.content.as_ref().is_some_and(|content| log.chain.offset > limit(content))
-    }
-
-    /// Writes what is held to a new file, which is the view's from then on. The old one goes when the new one is
-    /// durable; those who read it have it open.
-    pub(super) fn compact(&self, shared: &Shared, writer: &mut Writer) -> Result<(), StoreError> {
-        let Some(held) = self.held_if_read(shared)? else { return Ok(()) };
-        let mut log = self.create(shared, writer)?;
-        let copied = self.copy(shared, &held, &mut log);
-        match copied {
-            Ok(content) => {
-                shared.numbers.compactions.fetch_add(1, Ordering::Relaxed);
-                let mut shown = lock(&self.shown);
-                shown.content = Some(content);
-                (shown.seq, shown.file_id) = (log.seq, log.chain.file_id);
-                if let Some(info) = &mut shown.info {
-                    info.bytes = log.chain.offset;
-                }
-                writer.distrusted = false;
-                writer.log = Some(log);
-                Ok(())
-            }
-            Err(error) => {
-                shared.close(self.id, log.seq);
-                shared.remove_file(&self.path(log.seq))?;
-                writer.seqs.retain(|&seq| seq != log.seq);
-                if matches!(error, StoreError::Damaged { .. }) {
-                    self.give_up(shared, writer, "damaged");
-                }
-                Err(error)
-            }
-        }
-    }
-
-    fn copy(&self, shared: &Shared, held: &Held, log: &mut Log) -> Result<Content, StoreError> {
-        let header = self.header(log.seq, log.chain.file_id);
-        let state = held.state();
-        let mut batch = Batch::new(log.chain, 0, &header);
-        let mut record = Vec::new();
-        let mut object = ObjectRef::default();
-        let mut full = |batch: &mut Batch| -> Result<(), StoreError> {
-            if batch.out.len() >= PIECE {
-                self.write(shared, log, batch)?;
-                batch.out.clear();
-            }
-            Ok(())
-        };
-        let content = match &held.content {
-            Content::Document(body) => {
-                let mut chunks = Vec::with_capacity(body.chunks.len());
-                for &loc in &body.chunks {
-                    let chunk = self.read_record(shared, held, loc, &mut record)?;
-                    chunks.push(batch.record(Record::Chunk, 1, None, &[chunk.rest])?);
-                    full(&mut batch)?;
-                }
-                batch.document(1, &state, &body.head, body.length)?;
-                let (head, length) = (body.head.clone(), body.length);
-                Content::Document(Arc::new(scan::DocumentBody { head, chunks, length }))
-            }
-            Content::Collection(index) => {
-                let mut copy = Index::default();
-                copy.envelope = Arc::clone(&index.envelope);
-                (copy.version, copy.complete) = (index.version, index.complete);
-                for entry in index.iter() {
-                    let body = self.read_record(shared, held, entry.at, &mut record)?;
-                    let bytes = body.object_bytes().unwrap_or_default();
-                    entry.describe(&mut object);
-                    let loc = batch.put(1, None, &object, bytes)?;
-                    copy.put(Arc::new(entry.moved(loc)));
-                    full(&mut batch)?;
-                }
-                batch.record(Record::Envelope, 1, Some(&state), &[&index.envelope])?;
-                Content::Collection(Arc::new(copy))
-            }
-        };
-        self.write(shared, log, &batch)?;
-        Ok(content)
     }
 
     /// Reads a record of what is held; [`StoreError::Damaged`] if it is not what was written.
@@ -474,77 +411,13 @@ impl View {
         })
     }
 
-    /// Makes what has been committed durable, after writing the file anew if it is worth it. Returns the file's number
-    /// and how many directories must be made durable too; `None` if there is nothing left of the view.
-    pub(super) fn sync(&self, shared: &Shared) -> Result<Option<(u64, usize)>, StoreError> {
-        let (seq, written, fresh, distrusted, file) = {
-            let mut writer = lock(&self.writer);
-            if !writer.read && writer.seqs.len() > 1 {
-                self.read(shared, &mut writer)?;
-            }
-            if self.is_worth_compacting(&writer) {
-                // A failure has been counted; the old file is still good, unless it is not trusted.
-                let _ = self.compact(shared, &mut writer);
-            }
-            let (fresh, distrusted) = (std::mem::take(&mut writer.fresh), writer.distrusted);
-            let Some(log) = &writer.log else { return Ok(None) };
-            let file = match shared.open_file(self.id, log.seq, &self.path(log.seq)) {
-                Ok(file) => file,
-                Err(error) => {
-                    writer.fresh = fresh;
-                    return Err(error);
-                }
-            };
-            (log.seq, log.chain.offset, fresh, distrusted, file)
-        };
-        shared.numbers.fsyncs.fetch_add(1, Ordering::Relaxed);
-        let synced = file.sync_data();
-        let mut writer = lock(&self.writer);
-        let current = writer.log.as_mut().filter(|log| log.seq == seq);
-        match synced {
-            Ok(()) if !distrusted => {
-                if let Some(log) = current {
-                    log.durable = log.durable.max(written);
-                }
-                Ok(Some((seq, fresh)))
-            }
-            outcome => {
-                writer.distrusted |= current_is(&writer, seq);
-                writer.fresh = writer.fresh.max(fresh);
-                let error = outcome.err().unwrap_or_else(|| io::Error::other("an earlier attempt failed"));
-                Err(shared.failed("sync", &self.path(seq), error))
-            }
-        }
-    }
-
-    /// Notes that directories could not be made durable.
-    pub(super) fn still_fresh(&self, levels: usize) {
-        let mut writer = lock(&self.writer);
-        writer.fresh = writer.fresh.max(levels);
-    }
-
-    /// Removes files older than the one with this number, which is durable with its name.
-    pub(super) fn settle(&self, shared: &Shared, seq: u64) {
-        let mut writer = lock(&self.writer);
-        let old: Vec<u64> = writer.seqs.iter().copied().filter(|&other| other < seq).collect();
-        for old in old {
-            shared.close(self.id, old);
-            if shared.remove_file(&self.path(old)).is_ok() {
-                writer.seqs.retain(|&other| other != old);
-            }
-        }
-    }
-
-    /// Whether older files wait for the newest to be durable.
-    pub(super) fn has_old_files(&self) -> bool {
-        lock(&self.writer).seqs.len() > 1
-    }
-
     /// How many objects' places are in memory, and since when nobody has asked; `None` if the index is in use.
     pub(super) fn idle(&self, shared: &Shared) -> Option<(usize, Instant)> {
         let writer = self.writer.try_lock().ok()?;
         let shown = self.shown.try_lock().ok()?;
-        let Some(Content::Collection(index)) = &shown.content else { return None };
+        let Some(Content::Collection(index)) = &shown.content else {
+            return None;
+        };
         let busy = !writer.drafts.is_empty() || writer.documents > 0 || writer.distrusted || writer.seqs.len() > 1;
         (!busy && Arc::strong_count(index) == 1 && !shared.waits(self)).then(|| (index.len(), shown.used))
     }
@@ -564,18 +437,16 @@ impl View {
 
     /// Whether nothing is recorded and nobody is about to.
     pub(super) fn is_empty(&self) -> bool {
-        let Ok(writer) = self.writer.try_lock() else { return false };
+        let Ok(writer) = self.writer.try_lock() else {
+            return false;
+        };
         writer.seqs.is_empty() && writer.drafts.is_empty() && writer.documents == 0 && lock(&self.shown).info.is_none()
     }
 }
 
-fn current_is(writer: &Writer, seq: u64) -> bool {
-    writer.log.as_ref().is_some_and(|log| log.seq == seq)
-}
-
 impl Held {
     /// The state as a record of it would say.
-    fn state(&self) -> State {
+    pub(super) fn state(&self) -> State {
         let info = &self.info;
         State {
             collection: info.kind == Kind::Collection,

@@ -1,20 +1,15 @@
-//! What is written to a view: changes that are folded, generations, documents.
+//! What is written to a collection: changes that are folded, and generations.
 
-use std::io::Read;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::super::drafts::{CommitPlan, FoldPlan, Replace, plan_fold};
+use super::super::drafts::{CommitPlan, FoldPlan, Replace, Source, plan_fold};
 use super::super::index::{Entry, Index};
-use super::super::{Change, Committed, DocumentHead, DocumentWriter, Folded, Generation, ObjectRef, StoreError, lock};
+use super::super::{Change, Committed, Folded, Generation, ObjectRef, StoreError, lock};
 use super::format::{Batch, Loc, Record, State};
-use super::reading::BodyReader;
-use super::scan::{Content, DocumentBody};
+use super::scan::Content;
 use super::shared::Shared;
 use super::view::{View, Writer};
-
-/// Documents up to this length are written at once with their commit; longer ones in pieces of it.
-const CHUNK: usize = 64 << 10;
 
 fn collection_state(objects: usize, version: Option<u64>, complete: bool) -> State {
     let objects = u32::try_from(objects).unwrap_or(u32::MAX);
@@ -57,7 +52,16 @@ pub(super) fn fold(view: &Arc<View>, shared: &Shared, changes: &[Change<'_>]) ->
     } else {
         let state = collection_state(plan.objects, plan.version, plan.complete);
         let tx = View::next_tx(&mut writer);
-        let entries = view.append(shared, &mut writer, |batch| write_steps(batch, tx, &state, &plan, changes))?;
+        let written = view.append(shared, &mut writer, |batch| write_steps(batch, tx, &state, &plan, changes));
+        let entries = match written {
+            Ok(entries) => entries,
+            Err(error) => {
+                // The next change may find room again: then this one is a hole, also for what is under way.
+                writer.drafts.clear();
+                view.show_incomplete();
+                return Err(error);
+            }
+        };
         view.show_change(shared, &writer, &state, |index| {
             let mut entries = entries.into_iter();
             for &step in &plan.steps {
@@ -71,7 +75,11 @@ pub(super) fn fold(view: &Arc<View>, shared: &Shared, changes: &[Change<'_>]) ->
             (index.version, index.complete) = (plan.version, plan.complete);
         });
     }
-    with_index(view, |held| writer.drafts.remember(changes, held.map(|held| (&plan.steps[..], held))));
+    with_index(view, |held| {
+        if let Some(held) = held {
+            writer.drafts.remember(changes, &plan.steps, held);
+        }
+    });
     Ok(Folded { applied: plan.applied, version: plan.version })
 }
 
@@ -115,6 +123,7 @@ fn fold_early(
 ) -> Result<Folded, StoreError> {
     let mut applied = 0;
     for change in changes {
+        let mut counts = matches!(change, Change::Delete { .. });
         if let Change::Put { object, bytes } = change {
             for draft in writer.drafts.ids() {
                 if !writer.drafts.wants_early(draft, object) {
@@ -125,17 +134,18 @@ fn fold_early(
                     entry(object, bytes, loc)
                 });
                 match written {
-                    Ok(entry) => writer.drafts.enter(draft, entry),
+                    Ok(entry) => writer.drafts.enter(draft, entry, Source::Folded),
                     Err(error) => {
                         // A generation that has missed a change must not be committed.
                         writer.drafts.clear();
                         return Err(error);
                     }
                 }
-                applied += 1;
+                counts = true;
             }
         }
-        writer.drafts.remember(std::slice::from_ref(change), None);
+        applied += usize::from(counts);
+        writer.drafts.remember_one(change, counts);
     }
     Ok(Folded { applied, version: None })
 }
@@ -210,7 +220,9 @@ impl FileGeneration {
         let (state, again) = self.write_difference(writer, held.as_deref(), &replace, envelope)?;
         if held.is_some() {
             drop(held);
-            self.view.show_change(&self.shared, writer, &state, |index| replace.apply(index, envelope, again));
+            self.view.show_change(&self.shared, writer, &state, |index| {
+                replace.apply(index, envelope, again);
+            });
         } else {
             let mut index = Index::default();
             replace.apply(&mut index, envelope, again);
@@ -235,7 +247,7 @@ impl Generation for FileGeneration {
         });
         match written {
             Ok(entry) => {
-                writer.drafts.enter(self.draft, entry);
+                writer.drafts.enter(self.draft, entry, Source::Listed);
                 Ok(())
             }
             Err(error) => {
@@ -264,7 +276,7 @@ impl Generation for FileGeneration {
                 Committed::Replaced
             }
         };
-        writer.drafts.committed(self.draft, version);
+        writer.drafts.committed(self.draft, version, complete);
         Ok(outcome)
     }
 }
@@ -273,187 +285,6 @@ impl Drop for FileGeneration {
     fn drop(&mut self) {
         let mut writer = lock(&self.view.writer);
         writer.drafts.end(self.draft);
-        self.view.tidy(&self.shared, &mut writer);
-    }
-}
-
-/// A document under way. As long as it is the recorded one to the byte, nothing is written.
-pub(super) struct FileDocument {
-    view: Arc<View>,
-    shared: Arc<Shared>,
-    head: DocumentHead,
-    removals: u64,
-    same: Option<Same>,
-    buffer: Vec<u8>,
-    /// The transaction, once something has been written.
-    tx: Option<u64>,
-    chunks: Vec<Loc>,
-    length: u64,
-}
-
-/// The recorded document that the new one has been the same as, up to `matched` bytes.
-struct Same {
-    body: Arc<DocumentBody>,
-    recorded: BodyReader,
-    /// The same body from its beginning, if the rest turns out to differ.
-    again: BodyReader,
-    matched: u64,
-}
-
-impl FileDocument {
-    pub(super) fn begin(view: Arc<View>, shared: Arc<Shared>, head: DocumentHead) -> Result<Self, StoreError> {
-        let held = view.held(&shared)?;
-        let same = held.and_then(|held| match &held.content {
-            Content::Document(body) if body.head == head => Some(Same {
-                body: Arc::clone(body),
-                recorded: BodyReader::new(&view, &shared, &held, Arc::clone(body)),
-                again: BodyReader::new(&view, &shared, &held, Arc::clone(body)),
-                matched: 0,
-            }),
-            _ => None,
-        });
-        let removals = {
-            let mut writer = lock(&view.writer);
-            view.read(&shared, &mut writer)?;
-            writer.removals
-        };
-        let (buffer, chunks) = (Vec::new(), Vec::new());
-        Ok(Self { view, shared, head, removals, same, buffer, tx: None, chunks, length: 0 })
-    }
-
-    /// Writes what was the same as the recorded body so far.
-    fn differs(&mut self, same: Same) -> Result<(), StoreError> {
-        let mut recorded = same.again.take(same.matched);
-        let mut piece = vec![0; 16 << 10];
-        loop {
-            match recorded.read(&mut piece) {
-                Ok(0) => return Ok(()),
-                Ok(n) => self.add(&piece[..n])?,
-                // The reader has counted it and set the file aside, and this writer with it.
-                Err(_) => return Err(StoreError::Abandoned),
-            }
-        }
-    }
-
-    fn add(&mut self, mut bytes: &[u8]) -> Result<(), StoreError> {
-        self.length += bytes.len() as u64;
-        while self.buffer.len() + bytes.len() > CHUNK {
-            let (now, later) = bytes.split_at(CHUNK - self.buffer.len());
-            self.buffer.extend_from_slice(now);
-            self.spill()?;
-            bytes = later;
-        }
-        self.buffer.extend_from_slice(bytes);
-        Ok(())
-    }
-
-    fn spill(&mut self) -> Result<(), StoreError> {
-        let mut writer = lock(&self.view.writer);
-        if writer.removals != self.removals {
-            return Err(StoreError::Abandoned);
-        }
-        let tx = *self.tx.get_or_insert_with(|| {
-            writer.documents += 1;
-            View::next_tx(&mut writer)
-        });
-        let chunk = &self.buffer;
-        let loc =
-            self.view.append(&self.shared, &mut writer, |batch| batch.record(Record::Chunk, tx, None, &[chunk]))?;
-        self.chunks.push(loc);
-        self.buffer.clear();
-        Ok(())
-    }
-
-    fn finish(&mut self) -> Result<(), StoreError> {
-        if let Some(same) = self.same.take() {
-            let writer = lock(&self.view.writer);
-            let held = lock(&self.view.shown).content.clone();
-            let still = matches!(held, Some(Content::Document(body)) if Arc::ptr_eq(&body, &same.body));
-            if writer.removals == self.removals && still && same.matched == same.body.length {
-                self.view.confirm();
-                return Ok(());
-            }
-            drop(writer);
-            self.differs(same)?;
-        }
-        let mut writer = lock(&self.view.writer);
-        if writer.removals != self.removals {
-            return Err(StoreError::Abandoned);
-        }
-        let older = matches!(&lock(&self.view.shown).content,
-            Some(Content::Document(held)) if self.head.is_older_than(&held.head));
-        if older {
-            return Ok(());
-        }
-        let tx = self.tx.unwrap_or_else(|| View::next_tx(&mut writer));
-        let state = State {
-            collection: false,
-            complete: true,
-            status: self.head.status,
-            objects: 1,
-            version: self.head.version,
-            recorded_at: SystemTime::now(),
-        };
-        let mut chunks = std::mem::take(&mut self.chunks);
-        let last = self.view.append(&self.shared, &mut writer, |batch| {
-            let last = match &self.buffer[..] {
-                [] => None,
-                chunk => Some(batch.record(Record::Chunk, tx, None, &[chunk])?),
-            };
-            batch.document(tx, &state, &self.head, self.length)?;
-            Ok(last)
-        })?;
-        chunks.extend(last);
-        let (head, length) = (std::mem::take(&mut self.head), self.length);
-        let body = Arc::new(DocumentBody { head, chunks, length });
-        self.view.show(&self.shared, &writer, Content::Document(body), &state);
-        Ok(())
-    }
-}
-
-impl DocumentWriter for FileDocument {
-    fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        if let Some(mut same) = self.same.take() {
-            match same.continues(bytes) {
-                Ok(true) => {
-                    self.same = Some(same);
-                    return Ok(());
-                }
-                Ok(false) => self.differs(same)?,
-                Err(_) => return Err(StoreError::Abandoned),
-            }
-        }
-        self.add(bytes)
-    }
-
-    fn commit(mut self: Box<Self>) -> Result<(), StoreError> {
-        self.finish()
-    }
-}
-
-impl Same {
-    /// Whether the recorded body goes on with these bytes.
-    fn continues(&mut self, bytes: &[u8]) -> std::io::Result<bool> {
-        let mut recorded = vec![0; bytes.len()];
-        let mut length = 0;
-        while length < bytes.len() {
-            match self.recorded.read(&mut recorded[length..])? {
-                0 => break,
-                n => length += n,
-            }
-        }
-        let same = recorded[..length] == *bytes;
-        self.matched += if same { length as u64 } else { 0 };
-        Ok(same)
-    }
-}
-
-impl Drop for FileDocument {
-    fn drop(&mut self) {
-        let mut writer = lock(&self.view.writer);
-        if self.tx.is_some() && writer.removals == self.removals {
-            writer.documents = writer.documents.saturating_sub(1);
-        }
         self.view.tidy(&self.shared, &mut writer);
     }
 }
