@@ -7,7 +7,7 @@ use crate::decide::{self, Opening, Refusal};
 use crate::front::{BodyLength, BodyWriter, Ends, Exchange};
 use crate::record::{Envelope, EventKind};
 use crate::store::Collection;
-use crate::upstream::Epoch;
+use crate::upstream::{Epoch, LinkState};
 use ring::rand::{SecureRandom, SystemRandom};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{self, Write};
@@ -23,6 +23,13 @@ const SHORTEST: Duration = Duration::from_millis(1200);
 
 /// Over how long the ends of held watches are spread once the link is back.
 const SPREAD: Duration = Duration::from_secs(4);
+
+/// As long as any watch is held, whatever it asks for.
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// How long a watch is held while the link is not down (the upstream answers, but that it cannot serve): the client
+/// then asks again.
+const UNWELL: Duration = Duration::from_secs(15);
 
 /// How long kube-apiserver keeps a watch without `timeoutSeconds` at least (`--min-request-timeout`, 1800 s).
 const LONGEST: Duration = Duration::from_secs(1800);
@@ -72,7 +79,9 @@ impl Service {
         }
 
         let timeout = query.get("timeoutSeconds").and_then(|s| s.parse().ok()).filter(|s| *s > 0);
-        let mut held = Held { end: begun + timeout.map_or(LONGEST, Duration::from_secs), up: Some(up), begun };
+        let longest = if matches!(self.upstream.link().state(), LinkState::Down { .. }) { DAY } else { UNWELL };
+        let end = begun + timeout.map_or(LONGEST, Duration::from_secs).min(longest);
+        let mut held = Held { end, up: Some(up), begun };
         let mut next_bookmark = begun + BOOKMARKS;
         while held.wait(&ends, next_bookmark)? {
             if bookmarks && Instant::now() >= next_bookmark {

@@ -51,8 +51,9 @@ impl Service {
             (None, BodyLength::Exact(length)) => Some(OutgoingBody { length: Some(length), reader: exchange.body() }),
             (None, BodyLength::Chunked) => Some(OutgoingBody { length: None, reader: exchange.body() }),
         };
+        let stop = (request.class == Class::Watch).then(|| ends.stop());
         let (method, target) = (request.method.as_str(), request.raw_target.as_str());
-        let outgoing = Outgoing { method, target, headers: &headers, body, first_byte, client: Some(ends.client()) };
+        let outgoing = Outgoing { method, target, headers: &headers, body, first_byte, client: Some(ends.client()), stop };
         self.upstream.fetch(&credentials, outgoing)
     }
 

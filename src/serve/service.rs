@@ -285,9 +285,11 @@ impl Service {
             }
         }
         let kept = self.store.note(LAST_UP).and_then(|b| moment(&b));
-        if let Some(up) = self.upstream.link().describe().last_up
-            // A minute is precise enough for judging credentials, and kind to flash.
-            && kept.is_none_or(|k| up.duration_since(k).is_ok_and(|d| d >= Duration::from_secs(60)))
+        let link = self.upstream.link().describe();
+        // A minute is precise enough for judging credentials, and kind to flash; once the link is down it is known.
+        let precision = Duration::from_secs(if link.since.is_some() { 1 } else { 60 });
+        if let Some(up) = link.last_up
+            && kept.is_none_or(|k| up.duration_since(k).is_ok_and(|d| d >= precision))
         {
             let seconds = up.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
             if let Err(e) = self.store.set_note(LAST_UP, seconds.to_string().as_bytes()) {

@@ -21,6 +21,7 @@ pub(super) struct Streaming<'a> {
     pub(super) socket: Option<Arc<TcpStream>>,
     pub(super) client: Option<BorrowedFd<'a>>,
     pub(super) down: Arc<Epoch>,
+    pub(super) stop: Option<BorrowedFd<'a>>,
     pub(super) link: &'a Link,
     /// Counted as long as this lives.
     #[expect(dead_code, reason = "held for its Drop")]
@@ -43,10 +44,10 @@ pub(super) struct StreamedBody<'a> {
 
 impl StreamedBody<'_> {
     fn wait(&self) -> io::Result<()> {
-        let Some(Streaming { socket: Some(socket), client, down, .. }) = &self.streaming else {
+        let Some(Streaming { socket: Some(socket), client, down, stop, .. }) = &self.streaming else {
             return Err(io::ErrorKind::UnexpectedEof.into());
         };
-        match (Waits { client: *client, until: down }).on(socket.as_fd(), PollFlags::IN, None) {
+        match (Waits { client: *client, until: down, stop: *stop }).on(socket.as_fd(), PollFlags::IN, None) {
             Ok(_) | Err(Interrupted::Deadline) => Ok(()),
             Err(Interrupted::ClientGone) => Err(io::Error::new(io::ErrorKind::BrokenPipe, Fault::ClientGone)),
             Err(Interrupted::Ended) => Err(io::Error::new(io::ErrorKind::NetworkDown, Fault::LinkDown)),

@@ -40,7 +40,7 @@ pub(super) struct Attempt {
 impl Attempt {
     /// What its waits watch.
     pub(super) fn waits(&self) -> Waits<'_> {
-        Waits { client: self.client.as_ref().map(AsFd::as_fd), until: &self.down }
+        Waits { client: self.client.as_ref().map(AsFd::as_fd), until: &self.down, stop: None }
     }
 }
 

@@ -86,6 +86,9 @@ pub struct Outgoing<'r, 'c> {
     pub first_byte: Duration,
     /// The client's socket: when it hangs up, whatever is being waited for is given up. `None`: nobody can hang up.
     pub client: Option<BorrowedFd<'c>>,
+    /// When this is readable, the answer's body is given up as if the link went down; for bodies without an end.
+    /// `None`: nothing but the link and the client ends it.
+    pub stop: Option<BorrowedFd<'c>>,
 }
 
 /// A request body on its way up.
@@ -210,7 +213,7 @@ impl Upstream {
         client: Option<BorrowedFd<'_>>,
     ) -> Result<(TcpStream, ClientConnection), FetchError> {
         let down = self.link.open().map_err(FetchError::Unreachable)?;
-        let waits = Waits { client, until: &down };
+        let waits = Waits { client, until: &down, stop: None };
         let dialled = self.identity(who)?.dial.dial(&waits, Duration::MAX);
         dialled.map_err(|fault| fetch::dial_failure(fault, client, &self.link))
     }

@@ -22,7 +22,7 @@ const HEAD: usize = 512;
 /// Looks once. `authority` is the `Host`; `base_path` as in the configuration. Gives up when `stop` ends.
 pub(super) fn probe(dial: &Dial, authority: &str, base_path: &str, stop: &Epoch) -> Probed {
     let by = Instant::now() + BUDGET;
-    let waits = Waits { client: None, until: stop };
+    let waits = Waits { client: None, until: stop, stop: None };
     let status =
         dial.dial(&waits, BUDGET).and_then(|(socket, tls)| ask(&socket, tls, authority, base_path, &waits, by));
     let (event, reason) = match status {

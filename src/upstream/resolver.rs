@@ -97,7 +97,7 @@ impl Addresses {
             return;
         };
         let Ok(never) = Epoch::new() else { return };
-        let waits = Waits { client: None, until: &never };
+        let waits = Waits { client: None, until: &never, stop: None };
         if waits.on(lookup.done.as_fd(), PollFlags::IN, Some(Instant::now() + patience)).is_ok() {
             let _ = lookup.thread.join();
         }
@@ -161,7 +161,7 @@ mod tests {
 
     fn get(addresses: &Addresses) -> Result<Vec<SocketAddr>, Fault> {
         let never = Epoch::new().unwrap();
-        addresses.get(&Waits { client: None, until: &never }, Instant::now() + Duration::from_secs(20))
+        addresses.get(&Waits { client: None, until: &never, stop: None }, Instant::now() + Duration::from_secs(20))
     }
 
     #[test]

@@ -52,6 +52,8 @@ pub(super) struct Waits<'a> {
     pub(super) client: Option<BorrowedFd<'a>>,
     /// Ends the wait when it has ended.
     pub(super) until: &'a Epoch,
+    /// Ends the wait when it is readable, like the epoch's end.
+    pub(super) stop: Option<BorrowedFd<'a>>,
 }
 
 /// Why a wait ended without what was awaited.
@@ -89,6 +91,11 @@ impl Waits<'_> {
                 PollFd::from_borrowed_fd(fd, flags),
                 PollFd::from_borrowed_fd(self.until.as_fd(), PollFlags::IN),
                 PollFd::from_borrowed_fd(client, gone),
+                // Likewise without a stop.
+                PollFd::from_borrowed_fd(
+                    self.stop.unwrap_or(fd),
+                    if self.stop.is_some() { PollFlags::IN } else { PollFlags::empty() },
+                ),
             ];
             match poll(&mut fds, timeout.as_ref()) {
                 Ok(0) => return Err(Interrupted::Deadline),
@@ -99,7 +106,7 @@ impl Waits<'_> {
             if self.client.is_some() && !fds[2].revents().is_empty() {
                 return Err(Interrupted::ClientGone);
             }
-            if !fds[1].revents().is_empty() {
+            if !fds[1].revents().is_empty() || (self.stop.is_some() && !fds[3].revents().is_empty()) {
                 return Err(Interrupted::Ended);
             }
             if !fds[0].revents().is_empty() {
@@ -125,7 +132,7 @@ mod tests {
         let (awaited, _peer) = UnixStream::pair().unwrap();
         let (client, other_end) = UnixStream::pair().unwrap();
         let until = Epoch::new().unwrap();
-        let waits = Waits { client: Some(client.as_fd()), until: &until };
+        let waits = Waits { client: Some(client.as_fd()), until: &until, stop: None };
         assert!(matches!(waits.on(awaited.as_fd(), PollFlags::IN, Some(soon())), Err(Interrupted::Deadline)));
         assert!(waits.on(awaited.as_fd(), PollFlags::OUT, Some(soon())).unwrap().contains(PollFlags::OUT));
         until.end();
@@ -142,7 +149,7 @@ mod tests {
                 let until = Arc::clone(&until);
                 std::thread::spawn(move || {
                     let (awaited, _peer) = UnixStream::pair().unwrap();
-                    Waits { client: None, until: &until }.on(awaited.as_fd(), PollFlags::IN, None)
+                    Waits { client: None, until: &until, stop: None }.on(awaited.as_fd(), PollFlags::IN, None)
                 })
             })
             .collect();

@@ -132,7 +132,8 @@ fn a_client_that_takes_nothing_is_cut() {
 #[test]
 fn sockets_have_their_options() {
     let server = serve(|exchange| {
-        let socket = exchange.client_fd();
+        let ends = exchange.ends();
+        let socket = ends.client();
         let text = format!(
             "{} {} {:?}",
             sockopt::tcp_nodelay(socket)?,

@@ -1,7 +1,6 @@
 //! Panics and the end.
 
 use std::io::{self, Write};
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
@@ -72,10 +71,11 @@ fn stopping_closes_the_idle_and_waits_for_the_busy() {
 #[test]
 fn a_watch_sees_the_stop_and_ends_cleanly() {
     let server = serve(|exchange| {
+        let ends = exchange.ends();
         let mut body = exchange.respond(200, &[], BodyLength::Chunked)?;
         body.write_all(b"event")?;
         body.flush()?;
-        poll(&mut [PollFd::from_borrowed_fd(body.stop_fd(), PollFlags::IN)], None)?;
+        poll(&mut [PollFd::from_borrowed_fd(ends.stop(), PollFlags::IN)], None)?;
         body.finish()
     });
     let mut client = Client::connect(&server);
@@ -94,10 +94,11 @@ fn after_the_grace_what_is_left_is_cut() {
     let hung_up = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&hung_up);
     let server = serve(move |exchange| {
-        let body = exchange.respond(200, &[], BodyLength::Chunked)?;
+        let ends = exchange.ends();
+        let _body = exchange.respond(200, &[], BodyLength::Chunked)?;
         inner_begun.open();
         // As a handler does that waits for its upstream.
-        let mut watched = [PollFd::from_borrowed_fd(body.client_fd(), PollFlags::RDHUP)];
+        let mut watched = [PollFd::from_borrowed_fd(ends.client(), PollFlags::RDHUP)];
         poll(&mut watched, None)?;
         seen.store(watched[0].revents().contains(PollFlags::RDHUP), Relaxed);
         Err(io::ErrorKind::BrokenPipe.into())
@@ -117,8 +118,8 @@ fn a_client_that_hangs_up_is_seen_by_whoever_polls_its_socket() {
     let hung_up = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&hung_up);
     let server = serve(move |exchange| {
-        let socket = exchange.client_fd();
-        let mut watched = [PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::RDHUP)];
+        let ends = exchange.ends();
+        let mut watched = [PollFd::from_borrowed_fd(ends.client(), PollFlags::RDHUP)];
         poll(&mut watched, None)?;
         seen.store(watched[0].revents().contains(PollFlags::RDHUP), Relaxed);
         Ok(())

@@ -89,7 +89,7 @@ fn a_probe_finds_a_link_down_and_up_again_without_any_request() {
     assert!(!up.has_ended() && !next_down.has_ended());
     scene.server.ready.store(403, Ordering::SeqCst);
     let never = Epoch::new().unwrap();
-    let waits = Waits { client: None, until: &never };
+    let waits = Waits { client: None, until: &never, stop: None };
     waits.on(up.as_fd(), rustix::event::PollFlags::IN, Some(Instant::now() + LONG)).unwrap();
     assert_eq!(scene.upstream.link().state(), LinkState::Up);
     assert!(!next_down.has_ended());
