@@ -1,0 +1,54 @@
+//! One CA, and certificates by it, as PEM files.
+
+use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use std::path::{Path, PathBuf};
+
+/// A CA whose files are in one folder.
+pub struct Pki {
+    folder: PathBuf,
+    params: CertificateParams,
+    key: KeyPair,
+}
+
+/// A certificate and its key.
+#[derive(Debug, Clone)]
+pub struct Pair {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+impl Pki {
+    /// Makes the CA in `folder`.
+    pub fn new(folder: &Path) -> Pki {
+        std::fs::create_dir_all(folder).expect("the folder");
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "test CA");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.self_signed(&key).expect("a CA");
+        std::fs::write(folder.join("ca.crt"), certificate.pem()).expect("write");
+        Pki { folder: folder.to_owned(), params, key }
+    }
+
+    /// The CA's certificate.
+    pub fn ca(&self) -> PathBuf {
+        self.folder.join("ca.crt")
+    }
+
+    /// A certificate for 127.0.0.1 and localhost, and for a client of this CN.
+    pub fn pair(&self, cn: &str) -> Pair {
+        let file = |end: &str| self.folder.join(format!("{}.{end}", cn.replace([':', '/'], "-")));
+        let (cert, key) = (file("crt"), file("key"));
+        if !cert.exists() {
+            let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()]).expect("names");
+            params.distinguished_name = DistinguishedName::new();
+            params.distinguished_name.push(DnType::CommonName, cn);
+            let pair = KeyPair::generate().expect("a key");
+            let certificate = params.signed_by(&pair, &Issuer::from_params(&self.params, &self.key)).expect("signed");
+            std::fs::write(&cert, certificate.pem()).expect("write");
+            std::fs::write(&key, pair.serialize_pem()).expect("write");
+        }
+        Pair { cert, key }
+    }
+}

@@ -1,0 +1,152 @@
+//! The real binary, started as a user starts it.
+
+use super::client::{Client, Reply};
+use super::pki::Pki;
+use super::{TempDir, eventually, free_port};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+/// The identities that have a key pair here.
+pub const NODE: &str = "system:node:edge1";
+pub const ADMIN: &str = "admin";
+
+/// One proxy with its files; ended when dropped.
+pub struct Proxy {
+    program: Vec<String>,
+    pub folder: TempDir,
+    pub pki: Pki,
+    pub port: u16,
+    pub admin: u16,
+    upstream: u16,
+    extra: Vec<String>,
+    child: Option<Child>,
+}
+
+impl Proxy {
+    /// Starts `program` (and leading arguments) in front of an upstream on this port, with `extra` flags.
+    pub fn start_program(program: &[String], pki: Pki, upstream: u16, extra: &[&str]) -> Proxy {
+        let folder = TempDir::new();
+        let pairs: Vec<_> = [NODE, ADMIN]
+            .iter()
+            .map(|cn| pki.pair(cn))
+            .map(|p| serde_json::json!({"cert": p.cert, "key": p.key}))
+            .collect();
+        std::fs::write(folder.path().join("pairs.json"), serde_json::Value::from(pairs).to_string()).expect("write");
+        let mut proxy = Proxy {
+            program: program.to_vec(),
+            folder,
+            pki,
+            port: free_port(),
+            admin: free_port(),
+            upstream,
+            extra: extra.iter().map(|e| (*e).to_owned()).collect(),
+            child: None,
+        };
+        proxy.boot();
+        proxy
+    }
+
+    /// Starts it, again with the same files, and waits until it serves.
+    pub fn boot(&mut self) {
+        let serving = self.pki.pair("lite-apiserver");
+        let log = File::options().create(true).append(true).open(self.log_file()).expect("a log");
+        let mut command = Command::new(&self.program[0]);
+        command.args(&self.program[1..]);
+        for (flag, value) in [
+            ("ca-file", self.pki.ca().display().to_string()),
+            ("tls-cert-file", serving.cert.display().to_string()),
+            ("tls-private-key-file", serving.key.display().to_string()),
+            ("apiserver-ca-file", self.pki.ca().display().to_string()),
+            ("kube-apiserver-url", "127.0.0.1".to_owned()),
+            ("kube-apiserver-port", self.upstream.to_string()),
+            ("port", self.port.to_string()),
+            ("admin-address", format!("127.0.0.1:{}", self.admin)),
+            ("tls-config-file", self.folder.path().join("pairs.json").display().to_string()),
+            ("file-cache-path", self.folder.path().join("cache").display().to_string()),
+        ] {
+            command.arg(format!("--{flag}={value}"));
+        }
+        command.args(&self.extra).stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
+        self.child = Some(command.spawn().expect("the proxy starts"));
+        let start = Instant::now();
+        while !TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
+            let ended = self.child.as_mut().and_then(|c| c.try_wait().ok().flatten());
+            assert!(ended.is_none(), "the proxy ended: {}", self.log());
+            assert!(start.elapsed() < Duration::from_secs(20), "the proxy does not serve: {}", self.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.log_file()).unwrap_or_default()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().map_or(0, Child::id)
+    }
+
+    /// SIGKILL, as a power cut does.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// SIGTERM; how it ended, and how long that took.
+    pub fn terminate(&mut self) -> (ExitStatus, Duration) {
+        let mut child = self.child.take().expect("running");
+        let start = Instant::now();
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("SIGTERM");
+        (child.wait().expect("ended"), start.elapsed())
+    }
+
+    /// A connection as this identity, or without a certificate.
+    pub fn client(&self, cn: Option<&str>) -> Client {
+        Client::connect(self.port, &self.pki, cn)
+    }
+
+    /// One GET as the node.
+    pub fn get(&self, target: &str) -> Reply {
+        self.client(Some(NODE)).get(target)
+    }
+
+    /// A page of the admin endpoint.
+    pub fn page(&self, path: &str) -> String {
+        let mut socket = TcpStream::connect(("127.0.0.1", self.admin)).expect("the admin endpoint");
+        write!(socket, "GET {path} HTTP/1.0\r\n\r\n").expect("sent");
+        let mut text = String::new();
+        socket.read_to_string(&mut text).expect("read");
+        text
+    }
+
+    /// The sum of a metric's samples.
+    pub fn metric(&self, name: &str) -> u64 {
+        let page = self.page("/metrics");
+        let samples = page.lines().filter(|l| l.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])));
+        samples.filter_map(|l| l.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+    }
+
+    /// Waits until the proxy has found the link down, or up.
+    pub fn await_link(&self, up: bool) {
+        eventually(if up { "the link is up" } else { "the link is down" }, || self.metric("lite_apiserver_link_up") == u64::from(up));
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            eprintln!("the proxy's log:\n{}", self.log());
+        }
+    }
+}
