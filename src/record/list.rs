@@ -69,7 +69,8 @@ impl ListReader {
         }
     }
 
-    /// Takes the next bytes, and calls `each` with every object that is whole: with the list's type and the object.
+    /// Takes the next bytes, and calls `each` with every object that is whole: with the list's type as far as it is known
+    /// (lists of custom resources come with sorted members, their kind after the items), and the object.
     ///
     /// # Errors
     /// The body is no list, or one that cannot be recorded. What was handed out before is then not to be trusted.
@@ -137,9 +138,6 @@ impl ListReader {
     }
 
     fn begin_objects(&mut self, rows: bool) -> Result<(), Malformed> {
-        if self.type_meta.kind.is_empty() || self.type_meta.api_version.is_empty() {
-            return Err(Malformed::LateKind);
-        }
         self.rows = rows;
         self.place = Place::Between;
         Ok(())
@@ -224,10 +222,9 @@ fn outside(
                 b"rows" => Member::Rows,
                 _ => Member::Other,
             };
-            // What the objects are must be known when they come, and a second list of them would be the list for some
-            // readers and not for others.
-            if *member != Member::Other && place == Place::Tail {
-                return Err(Malformed::LateKind);
+            // A second list of objects would be the list for some readers and not for others.
+            if matches!(*member, Member::Items | Member::Rows) && place == Place::Tail {
+                return Err(Malformed::NotAList);
             }
         }
         Token::Text(text) if *member == Member::Kind => type_meta.kind = String::from_utf8_lossy(text).into_owned(),
@@ -303,6 +300,15 @@ mod tests {
     }
 
     #[test]
+    fn the_kind_may_come_after_the_items() {
+        let text = r#"{"apiVersion":"e/v1","items":[{"apiVersion":"e/v1","kind":"W","metadata":{"name":"a"}}],"kind":"WList","metadata":{"continue":"","resourceVersion":"9"}}"#;
+        let (objects, envelope) = split(text, 40).expect("a list");
+        assert_eq!(objects.len(), 1);
+        assert_eq!((envelope.resource_version(), envelope.type_meta().kind.as_str()), ("9", "WList"));
+        assert_eq!(envelope.continue_token(), None, "an empty token is none");
+    }
+
+    #[test]
     fn a_tables_rows_are_its_objects() {
         let text = r#"{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"9"},"columnDefinitions":[{"name":"Name"}],"rows":[{"cells":["a"],"object":{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":{"name":"a","resourceVersion":"4"}}}]}"#;
         let (rows, _) = split(text, 100).expect("a table");
@@ -317,10 +323,9 @@ mod tests {
         for (text, why) in [
             (r#"{"kind":"Status","apiVersion":"v1","metadata":{}}"#, Malformed::NotAList),
             (r"[1]", Malformed::NotAList),
-            (r#"{"items":[{"metadata":{"name":"a"}}],"kind":"L","apiVersion":"v1"}"#, Malformed::LateKind),
             (r#"{"kind":"L","apiVersion":"v1","items":[{"metadata":{}}]}"#, Malformed::NoName),
             (r#"{"kind":"L","apiVersion":"v1","items":[1]}"#, Malformed::NotAList),
-            (r#"{"kind":"L","apiVersion":"v1","items":[],"items":[]}"#, Malformed::LateKind),
+            (r#"{"kind":"L","apiVersion":"v1","items":[],"items":[]}"#, Malformed::NotAList),
             (r#"{"kind":"L","apiVersion":"v1","items":[]}{}"#, Malformed::Trailing),
             (r#"{"kind":"L","apiVersion":"v1","items":[{"metadata":{"name":"a"]}}]}"#, Malformed::Syntax),
         ] {

@@ -90,8 +90,6 @@ pub enum Malformed {
     NoName,
     /// A list is expected, and this is none.
     NotAList,
-    /// A list whose kind comes only after its objects, so that nobody can tell what they are when they come.
-    LateKind,
     /// An event of a type that is not known.
     UnknownEvent,
 }
@@ -106,7 +104,6 @@ impl fmt::Display for Malformed {
             Malformed::TooLarge => "an object is larger than --max-object-size",
             Malformed::NoName => "an object has no metadata.name",
             Malformed::NotAList => "it is no list",
-            Malformed::LateKind => "its objects come before its kind",
             Malformed::UnknownEvent => "an event has a type that is not known",
         })
     }

@@ -2,7 +2,7 @@
 
 use super::keep::{Kept, NotKept};
 use super::{Asked, Service};
-use crate::record::{Encoding, Item, ListReader, TypeMeta};
+use crate::record::{Encoding, Item, ListReader, Malformed, TypeMeta};
 use crate::store::{Generation, ObjectRef, ViewKey};
 
 /// One list under way.
@@ -41,10 +41,14 @@ impl List {
             // One page of several is not the collection.
             return Ok(());
         }
-        let (_, mut generation) = match self.generation {
+        let (key, mut generation) = match self.generation {
             Some(begun) => begun,
             None => begin(envelope.type_meta(), service, asked, answer)?,
         };
+        // Its kind may have come after its items: the key must be what it would have been.
+        if answer.key(service, asked, Some(envelope.type_meta()))? != key {
+            return Err(Malformed::NotAList.into());
+        }
         if asked.request.query.resource_version().is_none() {
             generation.supersede();
         }

@@ -53,7 +53,8 @@ impl Service {
         };
         let stop = (request.class == Class::Watch).then(|| ends.stop());
         let (method, target) = (request.method.as_str(), request.raw_target.as_str());
-        let outgoing = Outgoing { method, target, headers: &headers, body, first_byte, client: Some(ends.client()), stop };
+        let outgoing =
+            Outgoing { method, target, headers: &headers, body, first_byte, client: Some(ends.client()), stop };
         self.upstream.fetch(&credentials, outgoing)
     }
 

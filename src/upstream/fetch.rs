@@ -52,7 +52,10 @@ pub(super) fn fetch<'a>(
         let error = match result {
             Ok(response) => {
                 link.report(Event::Connected, "");
-                return answer(response, Streaming { socket: attempt.socket, client: out.client, down, stop: out.stop, link, stream });
+                return answer(
+                    response,
+                    Streaming { socket: attempt.socket, client: out.client, down, stop: out.stop, link, stream },
+                );
             }
             Err(error) => error,
         };

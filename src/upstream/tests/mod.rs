@@ -37,7 +37,7 @@ fn scene(script: impl Fn(&mut Exchange<'_>) -> Then + Send + Sync + 'static) -> 
 }
 
 fn request<'a>(method: &'a str, target: &'a str) -> Outgoing<'a, 'a> {
-    Outgoing { method, target, headers: &[], body: None, first_byte: LONG, client: None, stop: None  }
+    Outgoing { method, target, headers: &[], body: None, first_byte: LONG, client: None, stop: None }
 }
 
 impl Scene {
