@@ -1,213 +1,94 @@
-//! What is left of a list without its objects, and what is made of it again: lists, single objects, watch events.
+//! A collection's envelope, whatever its encoding.
 
-use super::json::{self, Span};
-use super::status::quote;
-use super::{EventKind, Malformed, StatusBody, TypeMeta, flags};
+use super::compose::{ListWriter, Sizes};
+use super::{EventKind, StatusBody, TypeMeta, json, protobuf};
 
-/// The envelope of a collection.
+/// What is left of a list without its objects, and what is made of it again: lists, single objects, watch events.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Envelope {
-    /// All before the first object, with `[`.
-    head: Vec<u8>,
-    /// All after the last object, with `]`.
-    tail: Vec<u8>,
-    type_meta: TypeMeta,
-    /// Whether the objects in the list name their own type; `None`: there was none to tell.
-    items_typed: Option<bool>,
-    resource_version: String,
-    continue_token: Option<String>,
+pub struct Envelope(Form);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Form {
+    Json(json::Envelope),
+    Protobuf(protobuf::Envelope),
 }
 
-/// The version of what [`Envelope::encode`] writes.
-const FORMAT: u8 = 1;
-
 impl Envelope {
-    /// The envelope of a JSON list.
-    pub(super) fn json(
-        head: Vec<u8>,
-        tail: Vec<u8>,
-        type_meta: TypeMeta,
-        items_typed: Option<bool>,
-    ) -> Result<Envelope, Malformed> {
-        let mut envelope =
-            Envelope { head, tail, type_meta, items_typed, resource_version: String::new(), continue_token: None };
-        let text = envelope.text();
-        for member in Self::list_meta(&text)? {
-            let value = serde_json::from_slice::<serde_json::Value>(&text[member.value.clone()]).unwrap_or_default();
-            let value = value.as_str().unwrap_or_default();
-            match member.key.as_slice() {
-                b"resourceVersion" => value.clone_into(&mut envelope.resource_version),
-                b"continue" if !value.is_empty() => envelope.continue_token = Some(value.to_owned()),
-                _ => {}
-            }
-        }
-        Ok(envelope)
+    pub(super) fn of_json(envelope: json::Envelope) -> Envelope {
+        Envelope(Form::Json(envelope))
+    }
+
+    pub(super) fn of_protobuf(envelope: protobuf::Envelope) -> Envelope {
+        Envelope(Form::Protobuf(envelope))
     }
 
     /// The list's own type.
     pub fn type_meta(&self) -> &TypeMeta {
-        &self.type_meta
+        match &self.0 {
+            Form::Json(envelope) => envelope.type_meta(),
+            Form::Protobuf(envelope) => envelope.type_meta(),
+        }
     }
 
     /// The list's resourceVersion; empty where it has none.
     pub fn resource_version(&self) -> &str {
-        &self.resource_version
+        match &self.0 {
+            Form::Json(envelope) => envelope.resource_version(),
+            Form::Protobuf(envelope) => envelope.resource_version(),
+        }
     }
 
     /// `metadata.continue`: more of the list is to be had.
     pub fn continue_token(&self) -> Option<&str> {
-        self.continue_token.as_deref()
-    }
-
-    fn text(&self) -> Vec<u8> {
-        [self.head.as_slice(), self.tail.as_slice()].concat()
-    }
-
-    /// The members of the list's `metadata`, in the coordinates of `text`.
-    fn list_meta(text: &[u8]) -> Result<Vec<Span>, Malformed> {
-        let Some(metadata) = json::members(text)?.into_iter().find(|m| m.key == b"metadata") else {
-            return Ok(Vec::new());
-        };
-        let start = metadata.value.start;
-        let shift = |m: Span| Span { at: m.at + start, value: m.value.start + start..m.value.end + start, ..m };
-        Ok(json::members(&text[metadata.value])?.into_iter().map(shift).collect())
-    }
-
-    fn is_table(&self) -> bool {
-        self.type_meta.kind == "Table"
-    }
-
-    /// The type of the list's objects: kube-apiserver names every list after its items.
-    fn item_type(&self) -> (&str, &str) {
-        (&self.type_meta.api_version, self.type_meta.kind.strip_suffix("List").unwrap_or(&self.type_meta.kind))
-    }
-
-    /// The envelope as bytes to keep: a format byte, then four strings, each after its length as four bytes, big end first.
-    pub fn encode(&self) -> Vec<u8> {
-        let typed = match self.items_typed {
-            None => b'?',
-            Some(false) => b'b',
-            Some(true) => b't',
-        };
-        let mut out = vec![FORMAT, typed];
-        for part in
-            [self.head.as_slice(), &self.tail, self.type_meta.api_version.as_bytes(), self.type_meta.kind.as_bytes()]
-        {
-            out.extend_from_slice(&(part.len() as u32).to_be_bytes());
-            out.extend_from_slice(part);
+        match &self.0 {
+            Form::Json(envelope) => envelope.continue_token(),
+            Form::Protobuf(envelope) => envelope.continue_token(),
         }
-        out
+    }
+
+    /// The envelope as bytes to keep.
+    pub fn encode(&self) -> Vec<u8> {
+        match &self.0 {
+            Form::Json(envelope) => envelope.encode(),
+            Form::Protobuf(envelope) => envelope.encode(),
+        }
     }
 
     /// Reads what [`Envelope::encode`] wrote; `None` for anything else.
     pub fn decode(bytes: &[u8]) -> Option<Envelope> {
-        let [FORMAT, typed, rest @ ..] = bytes else { return None };
-        let items_typed = match typed {
-            b'?' => None,
-            b'b' => Some(false),
-            b't' => Some(true),
-            _ => return None,
-        };
-        let mut rest = rest;
-        let mut part = || {
-            let (length, after) = rest.split_first_chunk::<4>()?;
-            let (part, after) = after.split_at_checked(u32::from_be_bytes(*length) as usize)?;
-            rest = after;
-            Some(part.to_vec())
-        };
-        let (head, tail) = (part()?, part()?);
-        let type_meta =
-            TypeMeta { api_version: String::from_utf8(part()?).ok()?, kind: String::from_utf8(part()?).ok()? };
-        if !rest.is_empty() {
-            return None;
+        match *bytes.first()? {
+            json::FORMAT => json::Envelope::decode(bytes).map(Envelope::of_json),
+            protobuf::FORMAT => protobuf::Envelope::decode(bytes).map(Envelope::of_protobuf),
+            _ => None,
         }
-        Envelope::json(head, tail, type_meta, items_typed).ok()
     }
 
     /// Begins to count how long the list will be.
     pub fn sizes(&self) -> Sizes {
-        Sizes { objects: 0, bytes: 0, typed: self.item_style() }
-    }
-
-    fn item_style(&self) -> Style {
-        match self.items_typed {
-            _ if self.is_table() => Style::AsTheyAre,
-            Some(true) => Style::Typed(self.type_text()),
-            _ => Style::Bare,
+        match &self.0 {
+            Form::Json(envelope) => envelope.sizes(),
+            Form::Protobuf(envelope) => envelope.sizes(),
         }
     }
 
-    /// `"kind":…,"apiVersion":…,`, as a typed object begins.
-    fn type_text(&self) -> Vec<u8> {
-        let (api_version, kind) = self.item_type();
-        let mut text = b"\"kind\":".to_vec();
-        quote(kind, &mut text);
-        text.extend_from_slice(b",\"apiVersion\":");
-        quote(api_version, &mut text);
-        text.push(b',');
-        text
-    }
-
-    /// The list at a resourceVersion, to be written piece by piece; as it was, but for `continue` and
-    /// `remainingItemCount`, which are left out: a recalled list is whole.
+    /// The list at a resourceVersion, to be written piece by piece; as it was, but for what speaks of pages, which is left
+    /// out: a recalled list is whole.
     pub fn list(&self, resource_version: &str, sizes: Sizes) -> ListWriter {
-        let (head, tail) = self.at(resource_version);
-        let length = head.len() as u64 + sizes.bytes + sizes.objects.saturating_sub(1) + tail.len() as u64;
-        ListWriter { head, tail, length, style: sizes.typed, begun: false }
-    }
-
-    /// Head and tail with the list's metadata changed.
-    fn at(&self, resource_version: &str) -> (Vec<u8>, Vec<u8>) {
-        let text = self.text();
-        let metadata = Self::list_meta(&text).unwrap_or_default();
-        let mut edits: Vec<(std::ops::Range<usize>, Vec<u8>)> = Vec::new();
-        for (i, member) in metadata.iter().enumerate() {
-            match member.key.as_slice() {
-                b"resourceVersion" => {
-                    let mut value = Vec::new();
-                    quote(resource_version, &mut value);
-                    edits.push((member.value.clone(), value));
-                }
-                b"continue" | b"remainingItemCount" => {
-                    // With the comma before it, or, where it is the first that stays, with the one after it.
-                    let is_dropped = |m: &Span| matches!(m.key.as_slice(), b"continue" | b"remainingItemCount");
-                    let before = metadata[..i].iter().rev().find(|m| !is_dropped(m)).map(|m| m.value.end);
-                    let after = metadata.get(i + 1).map(|m| m.at);
-                    let range = match (before, after) {
-                        (Some(_), _) => metadata[i - 1].value.end..member.value.end,
-                        (None, Some(after)) => member.at..after,
-                        (None, None) => member.at..member.value.end,
-                    };
-                    edits.push((range, Vec::new()));
-                }
-                _ => {}
-            }
+        match &self.0 {
+            Form::Json(envelope) => envelope.list(resource_version, sizes),
+            Form::Protobuf(envelope) => envelope.list(resource_version, sizes),
         }
-        let (mut text, mut border) = (text, self.head.len());
-        for (range, with) in edits.into_iter().rev() {
-            if range.end <= border {
-                border = border + with.len() - range.len();
-            }
-            text.splice(range, with);
-        }
-        let tail = text.split_off(border);
-        (text, tail)
     }
 
     /// One object as the answer to a get.
     pub fn object(&self, bytes: &[u8], flags: u32, resource_version: &str, out: &mut Vec<u8>) {
-        if self.is_table() {
-            let (head, tail) = self.at(resource_version);
-            out.extend_from_slice(&head);
-            out.extend_from_slice(bytes);
-            out.extend_from_slice(&tail);
-        } else {
-            Style::Typed(self.type_text()).write(bytes, flags, out);
+        match &self.0 {
+            Form::Json(envelope) => envelope.object(bytes, flags, resource_version, out),
+            Form::Protobuf(envelope) => envelope.object(bytes, out),
         }
     }
 
-    /// One event of a watch. `first`: nothing was sent before it; a Table then names its columns, later ones do not
-    /// (`staging/src/k8s.io/apiserver/pkg/endpoints/handlers/response.go`, `doTransformObject`).
+    /// One event of a watch. `first`: nothing was sent before it; a Table then names its columns, later ones do not.
     pub fn event(
         &self,
         kind: EventKind,
@@ -217,289 +98,33 @@ impl Envelope {
         first: bool,
         out: &mut Vec<u8>,
     ) {
-        begin_event(kind, out);
-        if self.is_table() {
-            self.table(resource_version, first, object, out);
-        } else {
-            Style::Typed(self.type_text()).write(object, flags, out);
+        match &self.0 {
+            Form::Json(envelope) => envelope.event(kind, object, flags, resource_version, first, out),
+            Form::Protobuf(envelope) => envelope.event(kind, object, out),
         }
-        out.extend_from_slice(b"}\n");
     }
 
     /// A BOOKMARK. `initial_events_end`: it says that the initial events were all.
     pub fn bookmark(&self, resource_version: &str, initial_events_end: bool, out: &mut Vec<u8>) {
-        begin_event(EventKind::Bookmark, out);
-        if self.is_table() {
-            self.table(resource_version, false, b"", out);
-        } else {
-            out.push(b'{');
-            out.extend_from_slice(&self.type_text());
-            out.extend_from_slice(b"\"metadata\":{\"resourceVersion\":");
-            quote(resource_version, out);
-            out.extend_from_slice(b",\"creationTimestamp\":null");
-            if initial_events_end {
-                out.extend_from_slice(b",\"annotations\":{\"k8s.io/initial-events-end\":\"true\"}");
-            }
-            out.extend_from_slice(b"}}");
+        match &self.0 {
+            Form::Json(envelope) => envelope.bookmark(resource_version, initial_events_end, out),
+            Form::Protobuf(envelope) => envelope.bookmark(resource_version, initial_events_end, out),
         }
-        out.extend_from_slice(b"}\n");
     }
 
     /// An ERROR event.
     pub fn error(&self, status: &StatusBody, out: &mut Vec<u8>) {
-        begin_event(EventKind::Error, out);
-        out.extend_from_slice(&status.json());
-        out.extend_from_slice(b"}\n");
+        match &self.0 {
+            Form::Json(_) => json::put_error(status, out),
+            Form::Protobuf(_) => protobuf::put_error(status, out),
+        }
     }
 
     /// The media type of a watch of this collection.
     pub fn watch_content_type(&self) -> &'static str {
-        "application/json"
-    }
-
-    /// A Table of at most one row, as an event has it.
-    fn table(&self, resource_version: &str, columns: bool, row: &[u8], out: &mut Vec<u8>) {
-        out.push(b'{');
-        out.extend_from_slice(&self.type_text());
-        out.extend_from_slice(b"\"metadata\":{\"resourceVersion\":");
-        quote(resource_version, out);
-        out.extend_from_slice(b"},\"columnDefinitions\":");
-        let text = self.text();
-        let found = json::members(&text).unwrap_or_default().into_iter().find(|m| m.key == b"columnDefinitions");
-        match found.filter(|_| columns) {
-            Some(definitions) => out.extend_from_slice(&text[definitions.value]),
-            None => out.extend_from_slice(b"null"),
+        match &self.0 {
+            Form::Json(_) => "application/json",
+            Form::Protobuf(_) => protobuf::WATCH_MEDIA_TYPE,
         }
-        out.extend_from_slice(b",\"rows\":[");
-        out.extend_from_slice(row);
-        out.extend_from_slice(b"]}");
-    }
-}
-
-fn begin_event(kind: EventKind, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"{\"type\":\"");
-    out.extend_from_slice(kind.name().as_bytes());
-    out.extend_from_slice(b"\",\"object\":");
-}
-
-/// How objects are written.
-#[derive(Debug, Clone)]
-enum Style {
-    /// As they are kept.
-    AsTheyAre,
-    /// Without their type where it can be left out: the items of a typed list.
-    Bare,
-    /// With their type, which is this.
-    Typed(Vec<u8>),
-}
-
-impl Style {
-    /// How long an object of `length` bytes becomes.
-    fn length(&self, length: u64, flags: u32) -> u64 {
-        match self {
-            Style::AsTheyAre => length,
-            Style::Bare => length - flags::type_prefix(flags) as u64,
-            Style::Typed(_) if flags::has_type(flags) => length,
-            Style::Typed(text) => length + text.len() as u64,
-        }
-    }
-
-    fn write(&self, bytes: &[u8], flags: u32, out: &mut Vec<u8>) {
-        let (from, with): (usize, &[u8]) = match self {
-            Style::Bare if flags::type_prefix(flags) > 0 => (1 + flags::type_prefix(flags), b"{"),
-            Style::Typed(text) if !flags::has_type(flags) => {
-                out.push(b'{');
-                (1, text)
-            }
-            _ => (0, b""),
-        };
-        out.extend_from_slice(with);
-        out.extend_from_slice(bytes.get(from..).unwrap_or_default());
-    }
-}
-
-/// Adds up how long a list's objects will be.
-#[derive(Debug, Clone)]
-pub struct Sizes {
-    objects: u64,
-    bytes: u64,
-    typed: Style,
-}
-
-impl Sizes {
-    /// One more object, of `length` bytes as it is kept.
-    pub fn add(&mut self, length: u64, flags: u32) {
-        self.objects += 1;
-        self.bytes += self.typed.length(length, flags);
-    }
-}
-
-/// Writes a list, piece by piece.
-#[derive(Debug)]
-pub struct ListWriter {
-    head: Vec<u8>,
-    tail: Vec<u8>,
-    length: u64,
-    style: Style,
-    begun: bool,
-}
-
-impl ListWriter {
-    /// How many bytes the whole list has.
-    pub fn length(&self) -> u64 {
-        self.length
-    }
-
-    /// Appends what comes before the objects.
-    pub fn head(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.head);
-    }
-
-    /// Appends the next object.
-    pub fn object(&mut self, bytes: &[u8], flags: u32, out: &mut Vec<u8>) {
-        if std::mem::replace(&mut self.begun, true) {
-            out.push(b',');
-        }
-        self.style.write(bytes, flags, out);
-    }
-
-    /// Appends what comes after the objects.
-    pub fn tail(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.tail);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::{Encoding, Item, ListReader};
-    use super::*;
-
-    type Kept = Vec<(Vec<u8>, u32)>;
-
-    fn read(text: &str) -> (Envelope, Kept) {
-        let mut reader = ListReader::new(Encoding::Json, 100_000);
-        let mut objects = Vec::new();
-        reader
-            .feed(text.as_bytes(), &mut |_: &TypeMeta, item: Item<'_>| objects.push((item.bytes.to_vec(), item.flags)))
-            .expect(text);
-        let envelope = reader.finish().expect(text);
-        assert_eq!(Envelope::decode(&envelope.encode()).as_ref(), Some(&envelope), "what is kept comes back");
-        (envelope, objects)
-    }
-
-    fn write(envelope: &Envelope, version: &str, objects: &Kept) -> String {
-        let mut sizes = envelope.sizes();
-        objects.iter().for_each(|(bytes, flags)| sizes.add(bytes.len() as u64, *flags));
-        let mut list = envelope.list(version, sizes);
-        let mut out = Vec::new();
-        list.head(&mut out);
-        objects.iter().for_each(|(bytes, flags)| list.object(bytes, *flags, &mut out));
-        list.tail(&mut out);
-        assert_eq!(out.len() as u64, list.length(), "the length is told beforehand");
-        String::from_utf8(out).expect("text")
-    }
-
-    const TYPED: &str = r#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"b","uid":"2","resourceVersion":"6"}}"#;
-
-    fn typed() -> (Vec<u8>, u32) {
-        let mut reader = super::super::ObjectReader::new(Encoding::Json);
-        reader.feed(TYPED.as_bytes()).expect("an object");
-        (TYPED.as_bytes().to_vec(), flags::of(&reader.into_facts()))
-    }
-
-    #[test]
-    fn a_list_comes_back_as_it_was() {
-        for text in [
-            r#"{"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion":"9"},"items":[{"metadata":{"name":"a"}},{"metadata":{"name":"b"},"z":1}]}"#,
-            r#"{"apiVersion":"e/v1","kind":"WList","metadata":{"resourceVersion":"9"},"items":[{"apiVersion":"e/v1","kind":"W","metadata":{"name":"a"}}],"x":{"y":[1,2]}}"#,
-            r#"{"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion":"9"},"items":[]}"#,
-            "{\n  \"kind\": \"PodList\",\n  \"apiVersion\": \"v1\",\n  \"metadata\": {\n    \"resourceVersion\": \"9\"\n  },\n  \"items\": []\n}\n",
-        ] {
-            let (envelope, objects) = read(text);
-            assert_eq!(write(&envelope, "9", &objects), text);
-            assert_eq!(write(&envelope, "10", &objects), text.replace("\"9\"", "\"10\""));
-        }
-    }
-
-    #[test]
-    fn what_speaks_of_pages_is_left_out() {
-        for metadata in [
-            r#""resourceVersion":"9","continue":"c","remainingItemCount":3"#,
-            r#""continue":"c","remainingItemCount":3,"resourceVersion":"9""#,
-            r#""continue":"c","resourceVersion":"9","remainingItemCount":3"#,
-        ] {
-            let (envelope, objects) =
-                read(&format!(r#"{{"kind":"L","apiVersion":"v1","metadata":{{{metadata}}},"items":[]}}"#));
-            assert_eq!(
-                write(&envelope, "9", &objects),
-                r#"{"kind":"L","apiVersion":"v1","metadata":{"resourceVersion":"9"},"items":[]}"#
-            );
-        }
-        let (envelope, objects) =
-            read(r#"{"kind":"L","apiVersion":"v1","metadata":{"continue":"c","remainingItemCount":3},"items":[]}"#);
-        assert_eq!(write(&envelope, "9", &objects), r#"{"kind":"L","apiVersion":"v1","metadata":{},"items":[]}"#);
-    }
-
-    #[test]
-    fn an_object_of_an_event_is_bare_in_a_typed_list_and_named_alone() {
-        let (envelope, mut objects) = read(
-            r#"{"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion":"9"},"items":[{"metadata":{"name":"a"}}]}"#,
-        );
-        objects.push(typed());
-        let list = write(&envelope, "9", &objects);
-        assert!(
-            list.ends_with(
-                r#""items":[{"metadata":{"name":"a"}},{"metadata":{"name":"b","uid":"2","resourceVersion":"6"}}]}"#
-            ),
-            "{list}"
-        );
-        let mut alone = Vec::new();
-        envelope.object(&objects[0].0, objects[0].1, "9", &mut alone);
-        assert_eq!(String::from_utf8_lossy(&alone), r#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a"}}"#);
-        alone.clear();
-        envelope.object(&objects[1].0, objects[1].1, "9", &mut alone);
-        assert_eq!(String::from_utf8_lossy(&alone), TYPED);
-    }
-
-    #[test]
-    fn events_are_lines() {
-        let (envelope, objects) = read(
-            r#"{"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion":"9"},"items":[{"metadata":{"name":"a"}}]}"#,
-        );
-        let mut out = Vec::new();
-        envelope.event(EventKind::Added, &objects[0].0, objects[0].1, "5", true, &mut out);
-        envelope.bookmark("9", true, &mut out);
-        let want = concat!(
-            r#"{"type":"ADDED","object":{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a"}}}"#,
-            "\n",
-            r#"{"type":"BOOKMARK","object":{"kind":"Pod","apiVersion":"v1","metadata":{"resourceVersion":"9","creationTimestamp":null,"annotations":{"k8s.io/initial-events-end":"true"}}}}"#,
-            "\n",
-        );
-        assert_eq!(String::from_utf8_lossy(&out), want);
-    }
-
-    #[test]
-    fn only_a_tables_first_event_names_the_columns() {
-        let (envelope, rows) = read(
-            r#"{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"9"},"columnDefinitions":[{"name":"N"}],"rows":[{"cells":["a"],"object":{"kind":"PartialObjectMetadata","metadata":{"name":"a"}}}]}"#,
-        );
-        let mut out = Vec::new();
-        envelope.event(EventKind::Added, &rows[0].0, rows[0].1, "5", true, &mut out);
-        envelope.event(EventKind::Modified, &rows[0].0, rows[0].1, "6", false, &mut out);
-        let text = String::from_utf8_lossy(&out);
-        let lines: Vec<&str> = text.lines().collect();
-        assert!(lines[0].starts_with(r#"{"type":"ADDED","object":{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"5"},"columnDefinitions":[{"name":"N"}],"rows":[{"cells""#), "{text}");
-        assert!(lines[1].contains(r#""columnDefinitions":null,"rows":[{"cells""#), "{text}");
-        assert!(lines.iter().all(|l| serde_json::from_str::<serde_json::Value>(l).is_ok()));
-    }
-
-    #[test]
-    fn damage_is_nothing() {
-        let (envelope, _) = read(r#"{"kind":"L","apiVersion":"v1","metadata":{},"items":[]}"#);
-        let whole = envelope.encode();
-        for cut in 0..whole.len() {
-            assert_eq!(Envelope::decode(&whole[..cut]), None);
-        }
-        assert_eq!(Envelope::decode(&[whole.as_slice(), b"x"].concat()), None);
     }
 }

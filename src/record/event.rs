@@ -1,8 +1,6 @@
-//! A watch, cut into events while it streams.
+//! Watch events, whatever their encoding.
 
-use super::facts::Gathering;
-use super::json::{self, Token, Tokenizer};
-use super::{Encoding, Facts, Item, Malformed, flags};
+use super::{Encoding, Facts, Item, Malformed, json, protobuf};
 
 /// What an event tells (`staging/src/k8s.io/apimachinery/pkg/watch/watch.go`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +29,7 @@ impl EventKind {
         }
     }
 
-    fn parse(text: &[u8]) -> Option<EventKind> {
+    pub(super) fn parse(text: &[u8]) -> Option<EventKind> {
         use EventKind::{Added, Bookmark, Deleted, Error, Modified};
         [Added, Modified, Deleted, Bookmark, Error].into_iter().find(|k| k.name().as_bytes() == text)
     }
@@ -44,7 +42,8 @@ pub struct Event {
     pub kind: EventKind,
     /// What is known of the event's object: of a Table, its own type and version.
     pub facts: Facts,
-    objects: Vec<(Facts, std::ops::Range<usize>)>,
+    /// The objects that it is about: what is known of each, where in the event it stands, and the flags to keep with it.
+    pub(super) objects: Vec<(Facts, std::ops::Range<usize>, u32)>,
 }
 
 /// One event and its bytes.
@@ -59,37 +58,39 @@ pub struct Frame<'a> {
 impl Frame<'_> {
     /// The objects that the event is about: one, or a Table's rows.
     pub fn items(&self) -> impl Iterator<Item = Item<'_>> {
-        let is_table = self.event.facts.type_meta.kind == "Table";
-        self.event.objects.iter().map(move |(facts, range)| Item {
+        self.event.objects.iter().map(|(facts, range, flags)| Item {
             facts,
             bytes: &self.raw[range.clone()],
-            flags: if is_table { 0 } else { flags::of(facts) },
+            flags: *flags,
         })
     }
 }
 
 /// Cuts one watch into events. However its bytes come in pieces, the same comes out.
 #[derive(Debug)]
-pub struct WatchReader {
-    max_object: usize,
-    pending: Vec<u8>,
-    /// Of the pending bytes, those of the event handed out last.
-    used: usize,
-    tokens: Tokenizer,
-    scanned: usize,
+pub struct WatchReader(Walk);
+
+#[derive(Debug)]
+enum Walk {
+    Json(json::WatchReader),
+    Protobuf(protobuf::WatchReader),
 }
 
 impl WatchReader {
     /// A reader of one watch whose events are about `max_object` bytes long at most.
     pub fn new(encoding: Encoding, max_object: usize) -> WatchReader {
-        let Encoding::Json = encoding;
-        WatchReader { max_object, pending: Vec::new(), used: 0, tokens: Tokenizer::new(), scanned: 0 }
+        WatchReader(match encoding {
+            Encoding::Json => Walk::Json(json::WatchReader::new(max_object)),
+            Encoding::Protobuf => Walk::Protobuf(protobuf::WatchReader::new(max_object)),
+        })
     }
 
     /// Takes the next bytes.
     pub fn push(&mut self, bytes: &[u8]) {
-        self.drop_used();
-        self.pending.extend_from_slice(bytes);
+        match &mut self.0 {
+            Walk::Json(reader) => reader.push(bytes),
+            Walk::Protobuf(reader) => reader.push(bytes),
+        }
     }
 
     /// The next event that is whole; `None`: more bytes are needed.
@@ -97,213 +98,34 @@ impl WatchReader {
     /// # Errors
     /// What came is no event, or one that is too long. [`WatchReader::take_rest`] has what was not handed out.
     pub fn next_frame(&mut self) -> Result<Option<Frame<'_>>, Malformed> {
-        self.drop_used();
-        while !self.tokens.is_done() {
-            let fresh = self.tokens.is_fresh();
-            let token = self.tokens.next(&self.pending, &mut self.scanned)?;
-            if fresh && token.is_some_and(|t| t != Token::Open(b'{')) {
-                return Err(Malformed::UnknownEvent);
-            }
-            if token.is_none() && !self.tokens.is_done() {
-                // The type and the braces around an object come on top of it.
-                if self.pending.len() > self.max_object + 1024 {
-                    return Err(Malformed::TooLarge);
-                }
-                return Ok(None);
-            }
-        }
-        let blanks = self.pending[self.scanned..].iter().take_while(|b| b.is_ascii_whitespace()).count();
-        self.used = self.scanned + blanks;
-        self.tokens = Tokenizer::new();
-        self.scanned = 0;
-        let raw = &self.pending[..self.used];
-        match read(raw) {
-            Ok(event) => Ok(Some(Frame { raw, event })),
-            Err(e) => {
-                self.used = 0;
-                Err(e)
-            }
+        match &mut self.0 {
+            Walk::Json(reader) => reader.next_frame(),
+            Walk::Protobuf(reader) => reader.next_frame(),
         }
     }
 
     /// What separates the event handed out last from the next, where it came after the event itself.
     pub fn take_blanks(&mut self) -> Vec<u8> {
-        self.drop_used();
-        let blanks = self.pending.iter().take_while(|b| b.is_ascii_whitespace()).count();
-        self.scanned = self.scanned.saturating_sub(blanks);
-        self.pending.drain(..blanks).collect()
+        match &mut self.0 {
+            Walk::Json(reader) => reader.take_blanks(),
+            // Frames follow each other directly.
+            Walk::Protobuf(_) => Vec::new(),
+        }
     }
 
     /// Whether all bytes that came were whole events.
     pub fn is_at_border(&self) -> bool {
-        self.pending[self.used..].iter().all(u8::is_ascii_whitespace)
+        match &self.0 {
+            Walk::Json(reader) => reader.is_at_border(),
+            Walk::Protobuf(reader) => reader.is_at_border(),
+        }
     }
 
     /// What came and was not handed out.
     pub fn take_rest(&mut self) -> Vec<u8> {
-        self.drop_used();
-        std::mem::take(&mut self.pending)
-    }
-
-    fn drop_used(&mut self) {
-        if self.used > 0 {
-            self.pending.drain(..self.used);
-            self.used = 0;
-            // A watch is mostly idle, and many are.
-            if self.pending.is_empty() {
-                self.pending = Vec::new();
-            }
+        match &mut self.0 {
+            Walk::Json(reader) => reader.take_rest(),
+            Walk::Protobuf(reader) => reader.take_rest(),
         }
-    }
-}
-
-/// Reads one whole event.
-fn read(raw: &[u8]) -> Result<Event, Malformed> {
-    let members = json::members(raw)?;
-    let member = |name: &[u8]| members.iter().find(|m| m.key == name).map(|m| m.value.clone());
-    let kind =
-        member(b"type").and_then(|t| EventKind::parse(raw[t].trim_ascii().strip_prefix(b"\"")?.strip_suffix(b"\"")?));
-    let (Some(kind), Some(object)) = (kind, member(b"object")) else { return Err(Malformed::UnknownEvent) };
-    let facts = facts_of(&raw[object.clone()], Gathering::of_object())?;
-    let mut objects = Vec::new();
-    if facts.type_meta.kind == "Table" {
-        for row in elements(raw, &object, b"rows")? {
-            objects.push((facts_of(&raw[row.clone()], Gathering::of_row())?, row));
-        }
-    } else {
-        objects.push((facts.clone(), object));
-    }
-    match kind {
-        EventKind::Bookmark | EventKind::Error => objects.clear(),
-        _ if objects.iter().any(|(facts, _)| facts.name.is_empty()) => return Err(Malformed::NoName),
-        _ => {}
-    }
-    Ok(Event { kind, facts, objects })
-}
-
-/// What is known of one whole object.
-fn facts_of(object: &[u8], mut gathering: Gathering) -> Result<Facts, Malformed> {
-    let (mut tokens, mut at) = (Tokenizer::new(), 0);
-    loop {
-        let before = tokens.depth();
-        let Some(token) = tokens.next(object, &mut at)? else { break };
-        let depth = before + usize::from(matches!(token, Token::Open(_))) - usize::from(token == Token::Close);
-        let key_at = if let Token::Key(key) = token { at.saturating_sub(key.len() + 2) } else { 0 };
-        if before > 0 {
-            gathering.token(token, depth, key_at);
-        } else if token != Token::Open(b'{') {
-            return Err(Malformed::UnknownEvent);
-        }
-    }
-    Ok(gathering.end())
-}
-
-/// The ranges, in `raw`, of the elements of the array that is the member `name` of the object at `object`; none where it
-/// is no array.
-fn elements(
-    raw: &[u8],
-    object: &std::ops::Range<usize>,
-    name: &[u8],
-) -> Result<Vec<std::ops::Range<usize>>, Malformed> {
-    let Some(array) = json::members(&raw[object.clone()])?.into_iter().find(|m| m.key == name) else {
-        return Ok(Vec::new());
-    };
-    let base = object.start + array.value.start;
-    let text = &raw[base..object.start + array.value.end];
-    let (mut tokens, mut at, mut begun, mut found) = (Tokenizer::new(), 0, 0, Vec::new());
-    loop {
-        let before = tokens.depth();
-        match tokens.next(text, &mut at)? {
-            None => break,
-            Some(Token::Open(b'{')) if before == 1 => begun = at - 1,
-            Some(Token::Close) if before == 2 => found.push(base + begun..base + at),
-            Some(_) => {}
-        }
-    }
-    Ok(found)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const WATCH: &str = concat!(
-        r#"{"type":"ADDED","object":{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a","namespace":"x","uid":"1","resourceVersion":"5"}}}"#,
-        "\n",
-        r#"{"type":"DELETED","object":{"kind":"Pod","apiVersion":"v1","metadata":{"name":"b","namespace":"x","uid":"2","resourceVersion":"7"},"s":"}\n{"}}"#,
-        r#"{"object":{"kind":"Pod","apiVersion":"v1","metadata":{"resourceVersion":"9","annotations":{"k8s.io/initial-events-end":"true"}}},"type":"BOOKMARK"}"#,
-        "\n",
-        r#"{"type":"ADDED","object":{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"11"},"columnDefinitions":null,"rows":[{"cells":["{"],"object":{"metadata":{"name":"c","resourceVersion":"11"}}}]}}"#,
-        "\n",
-        r#"{"type":"ERROR","object":{"kind":"Status","apiVersion":"v1","code":410}}"#,
-        "\n",
-    );
-
-    /// What came out, a line an event, and the bytes passed on.
-    fn cut(pieces: &[&[u8]]) -> (Vec<String>, Vec<u8>) {
-        let mut reader = WatchReader::new(Encoding::Json, 1000);
-        let (mut lines, mut raw) = (Vec::new(), Vec::new());
-        for piece in pieces {
-            reader.push(piece);
-            while let Some(frame) = reader.next_frame().expect("events") {
-                raw.extend_from_slice(frame.raw);
-                let items: Vec<String> = frame.items().map(|i| format!("{} {}", i.facts.name, i.bytes.len())).collect();
-                let facts = &frame.event.facts;
-                lines.push(format!(
-                    "{} {items:?} {} {}",
-                    frame.event.kind.name(),
-                    facts.resource_version,
-                    facts.initial_events_end
-                ));
-            }
-            raw.extend_from_slice(&reader.take_blanks());
-        }
-        assert!(reader.is_at_border());
-        (lines, raw)
-    }
-
-    #[test]
-    fn however_a_watch_is_cut_the_same_events_come_out() {
-        let all = WATCH.as_bytes();
-        let (lines, raw) = cut(&[all]);
-        assert_eq!(raw, all);
-        assert_eq!(lines[0], r#"ADDED ["a 104"] 5 false"#);
-        assert_eq!(lines[2], "BOOKMARK [] 9 true");
-        assert!(lines[3].starts_with(r#"ADDED ["c "#), "{}", lines[3]);
-        assert_eq!(lines.len(), 5);
-        for at in 0..all.len() {
-            let (other, raw) = cut(&[&all[..at], &all[at..]]);
-            assert_eq!((other, raw), (lines.clone(), all.to_vec()), "cut at {at}");
-        }
-        let bytes: Vec<&[u8]> = all.chunks(1).collect();
-        assert_eq!(cut(&bytes).0, lines);
-    }
-
-    #[test]
-    fn the_end_within_an_event_is_no_border() {
-        let mut reader = WatchReader::new(Encoding::Json, 1000);
-        reader.push(&WATCH.as_bytes()[..40]);
-        assert!(matches!(reader.next_frame(), Ok(None)));
-        assert!(!reader.is_at_border());
-        assert_eq!(reader.take_rest(), &WATCH.as_bytes()[..40]);
-    }
-
-    #[test]
-    fn what_is_no_event_is_handed_back() {
-        for bad in [
-            "nonsense",
-            "{}",
-            r#"{"type":"NEW","object":{}}"#,
-            r#"{"type":"ADDED","object":{"metadata":{}}}"#,
-            r#"{"type":"ADDED","object":1}"#,
-        ] {
-            let mut reader = WatchReader::new(Encoding::Json, 1000);
-            reader.push(bad.as_bytes());
-            assert!(reader.next_frame().is_err(), "{bad}");
-            assert_eq!(reader.take_rest(), bad.as_bytes());
-        }
-        let mut reader = WatchReader::new(Encoding::Json, 10);
-        reader.push(format!("{{\"type\":\"{}", "x".repeat(2000)).as_bytes());
-        assert_eq!(reader.next_frame().err(), Some(Malformed::TooLarge));
     }
 }

@@ -1,8 +1,6 @@
 //! What is read from an object, whatever else is in it: its type, and from its metadata the name, namespace, uid and
 //! resourceVersion.
 
-use super::json::Token;
-
 /// apiVersion and kind.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TypeMeta {
@@ -33,131 +31,10 @@ pub struct Facts {
     pub type_prefix: usize,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum Member {
-    #[default]
-    Other,
-    ApiVersion,
-    Kind,
-    Metadata,
-    Name,
-    Namespace,
-    Uid,
-    ResourceVersion,
-    Annotations,
-    InitialEventsEnd,
-    /// Of a Table's row.
-    Object,
-}
-
-/// Gathers [`Facts`] from the tokens of one object.
-#[derive(Debug, Default)]
-pub(super) struct Gathering {
-    pub(super) facts: Facts,
-    /// The member that is open at each depth, the object's own first.
-    path: [Member; 3],
-    /// How many members the object has had.
-    members: usize,
-    /// A Table's row: the object is its member `object`.
-    is_row: bool,
-    in_object: bool,
-}
-
-impl Gathering {
-    pub(super) fn of_object() -> Gathering {
-        Gathering::default()
+impl Facts {
+    /// Whether all is known by which an object is recorded: its type and its version.
+    pub fn is_known(&self) -> bool {
+        let version = !self.uid.is_empty() && !self.resource_version.is_empty();
+        version && !self.type_meta.kind.is_empty() && !self.type_meta.api_version.is_empty()
     }
-
-    pub(super) fn of_row() -> Gathering {
-        Gathering { is_row: true, ..Gathering::default() }
-    }
-
-    /// Takes a token. `depth`: of containers that are open after it, the object's own braces being 1; `key_at`: where a
-    /// key began, counted from the object's opening brace.
-    pub(super) fn token(&mut self, token: Token<'_>, depth: usize, key_at: usize) {
-        let mut depth = depth;
-        if self.is_row {
-            if depth == 1 {
-                if let Token::Key(key) = token {
-                    self.in_object = key == b"object";
-                }
-                return;
-            }
-            if depth == 0 || !self.in_object {
-                return;
-            }
-            depth -= 1;
-        }
-        match token {
-            Token::Key(key) if (1..=3).contains(&depth) => {
-                if depth == 1 {
-                    if self.members == 2 && self.facts.type_prefix == 2 {
-                        self.facts.type_prefix = key_at - 1;
-                    }
-                    self.members += 1;
-                }
-                let member = self.member(depth, key);
-                if depth == 1 && !self.is_row {
-                    // 1 and 2 while the members come as a typed object's do; not a length before the third.
-                    let expected = [Member::Kind, Member::ApiVersion].get(self.members - 1) == Some(&member);
-                    if expected && self.facts.type_prefix == self.members - 1 {
-                        self.facts.type_prefix = self.members;
-                    } else if self.members <= 2 {
-                        self.facts.type_prefix = 0;
-                    }
-                }
-                self.path[depth - 1] = member;
-            }
-            Token::Text(text) if (1..=3).contains(&depth) => self.text(depth, text),
-            _ => {}
-        }
-    }
-
-    /// The object has ended.
-    pub(super) fn end(mut self) -> Facts {
-        // It had no third member: nothing but its type.
-        if self.facts.type_prefix <= 2 {
-            self.facts.type_prefix = 0;
-        }
-        self.facts
-    }
-
-    fn member(&self, depth: usize, key: &[u8]) -> Member {
-        match (depth, self.path[0], self.path[1], key) {
-            (1, _, _, b"apiVersion") => Member::ApiVersion,
-            (1, _, _, b"kind") => Member::Kind,
-            (1, _, _, b"metadata") => Member::Metadata,
-            (1, _, _, b"object") => Member::Object,
-            (2, Member::Metadata, _, b"name") => Member::Name,
-            (2, Member::Metadata, _, b"namespace") => Member::Namespace,
-            (2, Member::Metadata, _, b"uid") => Member::Uid,
-            (2, Member::Metadata, _, b"resourceVersion") => Member::ResourceVersion,
-            (2, Member::Metadata, _, b"annotations") => Member::Annotations,
-            (3, Member::Metadata, Member::Annotations, b"k8s.io/initial-events-end") => Member::InitialEventsEnd,
-            _ => Member::Other,
-        }
-    }
-
-    fn text(&mut self, depth: usize, text: &[u8]) {
-        let facts = &mut self.facts;
-        match (depth, self.path[depth - 1]) {
-            (1, Member::ApiVersion) => facts.type_meta.api_version = unescape(text),
-            (1, Member::Kind) => facts.type_meta.kind = unescape(text),
-            (2, Member::Name) => facts.name = unescape(text),
-            (2, Member::Namespace) => facts.namespace = unescape(text),
-            (2, Member::Uid) => facts.uid = unescape(text),
-            (2, Member::ResourceVersion) => facts.resource_version = unescape(text),
-            (3, Member::InitialEventsEnd) => facts.initial_events_end = text == b"true",
-            _ => {}
-        }
-    }
-}
-
-/// A JSON string's text. Names have no escapes; where there is one, the general parser reads it.
-fn unescape(raw: &[u8]) -> String {
-    if raw.contains(&b'\\') {
-        let quoted = [b"\"", raw, b"\""].concat();
-        return serde_json::from_slice(&quoted).unwrap_or_default();
-    }
-    String::from_utf8_lossy(raw).into_owned()
 }

@@ -7,19 +7,20 @@
 //!
 //! Pure: bytes in, bytes out. It knows neither where bytes come from nor where they are kept.
 
+mod compose;
 mod envelope;
 mod event;
 mod facts;
 mod json;
-mod list;
-mod object;
+mod protobuf;
+mod readers;
 mod status;
 
-pub use envelope::{Envelope, ListWriter, Sizes};
+pub use compose::{ListWriter, Sizes};
+pub use envelope::Envelope;
 pub use event::{Event, EventKind, Frame, WatchReader};
 pub use facts::{Facts, TypeMeta};
-pub use list::ListReader;
-pub use object::ObjectReader;
+pub use readers::{ListReader, ObjectReader};
 pub use status::StatusBody;
 
 use std::fmt;
@@ -29,13 +30,17 @@ use std::fmt;
 pub enum Encoding {
     /// JSON text.
     Json,
+    /// Kubernetes' protobuf: a message in an envelope that names its type.
+    Protobuf,
 }
 
 impl Encoding {
     /// The encoding of a media type, parameters and all; `None`: nothing is known of its bytes.
     pub fn of(media_type: &str) -> Option<Encoding> {
         let essence = media_type.split(';').next().unwrap_or_default().trim();
-        essence.eq_ignore_ascii_case("application/json").then_some(Encoding::Json)
+        [("application/json", Encoding::Json), (protobuf::MEDIA_TYPE, Encoding::Protobuf)]
+            .into_iter()
+            .find_map(|(name, encoding)| essence.eq_ignore_ascii_case(name).then_some(encoding))
     }
 }
 
@@ -76,7 +81,7 @@ pub(crate) mod flags {
 /// Why a body is not what its media type says, or not what can be recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Malformed {
-    /// Not JSON.
+    /// Not JSON, or not protobuf.
     Syntax,
     /// Nested deeper than any object is.
     TooDeep,

@@ -1,6 +1,6 @@
 //! `metav1.Status`, as a body of its own or within an ERROR event.
 
-use super::Encoding;
+use super::{Encoding, protobuf};
 
 /// A Status that tells of a failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,8 +17,11 @@ pub struct StatusBody {
 
 impl StatusBody {
     /// The body and its media type, in the encoding asked for where it is known.
-    pub fn encode(&self, _: Option<Encoding>) -> (&'static str, Vec<u8>) {
-        ("application/json", self.json())
+    pub fn encode(&self, encoding: Option<Encoding>) -> (&'static str, Vec<u8>) {
+        match encoding {
+            Some(Encoding::Protobuf) => (protobuf::MEDIA_TYPE, protobuf::status(self)),
+            Some(Encoding::Json) | None => ("application/json", self.json()),
+        }
     }
 
     /// As JSON.

@@ -2,7 +2,7 @@
 //! structure (so that a body can never be split in the wrong place), not the grammar of numbers and escapes: objects are
 //! kept as they came.
 
-use super::Malformed;
+use crate::record::Malformed;
 
 /// Deepest nesting; kube-apiserver's own decoder stops at 10,000, and no object comes near.
 const DEEPEST: usize = 1000;

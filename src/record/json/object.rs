@@ -1,12 +1,12 @@
 //! One object, looked at while it streams.
 
-use super::facts::Gathering;
-use super::json::{Token, Tokenizer};
-use super::{Encoding, Facts, Malformed};
+use super::gathering::Gathering;
+use super::token::{Token, Tokenizer};
+use crate::record::{Facts, Malformed};
 
 /// Learns what is to be known of one object without keeping it.
 #[derive(Debug)]
-pub struct ObjectReader {
+pub(in crate::record) struct ObjectReader {
     tokens: Tokenizer,
     gathering: Gathering,
     seen: usize,
@@ -14,8 +14,7 @@ pub struct ObjectReader {
 
 impl ObjectReader {
     /// A reader of one object.
-    pub fn new(encoding: Encoding) -> ObjectReader {
-        let Encoding::Json = encoding;
+    pub(in crate::record) fn new() -> ObjectReader {
         ObjectReader { tokens: Tokenizer::new(), gathering: Gathering::of_object(), seen: 0 }
     }
 
@@ -23,7 +22,7 @@ impl ObjectReader {
     ///
     /// # Errors
     /// The body is no object.
-    pub fn feed(&mut self, bytes: &[u8]) -> Result<(), Malformed> {
+    pub(in crate::record) fn feed(&mut self, bytes: &[u8]) -> Result<(), Malformed> {
         let mut at = 0;
         loop {
             if self.tokens.is_done() {
@@ -53,25 +52,19 @@ impl ObjectReader {
     }
 
     /// What is known so far.
-    pub fn facts(&self) -> &Facts {
+    pub(in crate::record) fn facts(&self) -> &Facts {
         &self.gathering.facts
     }
 
     /// What is known of the whole object.
-    pub fn into_facts(self) -> Facts {
+    #[cfg(test)]
+    pub(in crate::record) fn into_facts(self) -> Facts {
         self.gathering.end()
-    }
-
-    /// Whether all is known by which an object is recorded: its type and its version.
-    pub fn is_known(&self) -> bool {
-        let facts = self.facts();
-        let version = !facts.uid.is_empty() && !facts.resource_version.is_empty();
-        version && !facts.type_meta.kind.is_empty() && !facts.type_meta.api_version.is_empty()
     }
 
     /// # Errors
     /// The object has not been seen to its end.
-    pub fn finish(&self) -> Result<(), Malformed> {
+    pub(in crate::record) fn finish(&self) -> Result<(), Malformed> {
         if self.tokens.is_done() { Ok(()) } else { Err(Malformed::Truncated) }
     }
 }
@@ -87,7 +80,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str, cut: usize) -> Result<ObjectReader, Malformed> {
-        let mut reader = ObjectReader::new(Encoding::Json);
+        let mut reader = ObjectReader::new();
         reader.feed(&text.as_bytes()[..cut])?;
         reader.feed(&text.as_bytes()[cut..])?;
         Ok(reader)
@@ -109,7 +102,7 @@ mod tests {
                     "{text} at {cut}"
                 );
                 assert_eq!((facts.uid.as_str(), facts.resource_version.as_str()), ("u", "7"));
-                assert!(reader.is_known());
+                assert!(facts.is_known());
                 assert_eq!(reader.finish(), Ok(()));
             }
         }
@@ -119,18 +112,15 @@ mod tests {
     fn what_is_cut_short_or_followed_by_anything_is_not_whole() {
         let text = r#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a\"b","uid":"u","resourceVersion":"7"}}"#;
         for cut in 0..text.len() {
-            let mut reader = ObjectReader::new(Encoding::Json);
+            let mut reader = ObjectReader::new();
             reader.feed(&text.as_bytes()[..cut]).expect("so far so good");
             assert_eq!(reader.finish(), Err(Malformed::Truncated), "at {cut}");
         }
         for bad in ["{}x", "[]", "{\"a\":1]", "{\"a\" 1}", "{,}", "{\"a\":}", "nonsense", "{\"a\":\"\n\"}", "<html>"] {
-            let mut reader = ObjectReader::new(Encoding::Json);
+            let mut reader = ObjectReader::new();
             assert!(reader.feed(bad.as_bytes()).is_err(), "{bad}");
         }
         let deep = "[".repeat(5000);
-        assert_eq!(
-            ObjectReader::new(Encoding::Json).feed(format!("{{\"a\":{deep}").as_bytes()),
-            Err(Malformed::TooDeep)
-        );
+        assert_eq!(ObjectReader::new().feed(format!("{{\"a\":{deep}").as_bytes()), Err(Malformed::TooDeep));
     }
 }

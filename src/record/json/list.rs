@@ -1,13 +1,14 @@
 //! A list, split into its objects while it streams. What is not an object is the envelope, kept as it came.
 
-use super::facts::Gathering;
-use super::json::{Token, Tokenizer};
+use super::Envelope;
+use super::gathering::Gathering;
 use super::object::blank;
-use super::{Encoding, Envelope, Item, Malformed, TypeMeta, flags};
+use super::token::{Token, Tokenizer};
+use crate::record::{Item, Malformed, TypeMeta, flags};
 
 /// Splits one list. However its bytes are cut into pieces, the same comes out.
 #[derive(Debug)]
-pub struct ListReader {
+pub(in crate::record) struct ListReader {
     tokens: Tokenizer,
     max_object: usize,
     /// All before the first object, the opening bracket included; then all after the last.
@@ -51,8 +52,7 @@ enum Member {
 
 impl ListReader {
     /// A reader of one list whose objects are at most `max_object` bytes long.
-    pub fn new(encoding: Encoding, max_object: usize) -> ListReader {
-        let Encoding::Json = encoding;
+    pub(in crate::record) fn new(max_object: usize) -> ListReader {
         ListReader {
             tokens: Tokenizer::new(),
             max_object,
@@ -74,7 +74,11 @@ impl ListReader {
     ///
     /// # Errors
     /// The body is no list, or one that cannot be recorded. What was handed out before is then not to be trusted.
-    pub fn feed(&mut self, bytes: &[u8], each: &mut dyn FnMut(&TypeMeta, Item<'_>)) -> Result<(), Malformed> {
+    pub(in crate::record) fn feed(
+        &mut self,
+        bytes: &[u8],
+        each: &mut dyn FnMut(&TypeMeta, Item<'_>),
+    ) -> Result<(), Malformed> {
         let (mut at, mut kept) = (0, 0);
         loop {
             if self.tokens.is_done() {
@@ -174,7 +178,7 @@ impl ListReader {
     ///
     /// # Errors
     /// It was no list, or not a whole one.
-    pub fn finish(mut self) -> Result<Envelope, Malformed> {
+    pub(in crate::record) fn finish(mut self) -> Result<Envelope, Malformed> {
         if !self.tokens.is_done() {
             return Err(Malformed::Truncated);
         }
@@ -246,7 +250,7 @@ mod tests {
 
     /// What came out: the objects as text, and the envelope.
     fn split(text: &str, cut: usize) -> Result<(Vec<String>, Envelope), Malformed> {
-        let mut reader = ListReader::new(Encoding::Json, 10_000);
+        let mut reader = ListReader::new(10_000);
         let mut items = Vec::new();
         let mut each = |_: &TypeMeta, item: Item<'_>| {
             let facts = item.facts;
