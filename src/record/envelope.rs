@@ -1,7 +1,7 @@
 //! A collection's envelope, whatever its encoding.
 
 use super::compose::{ListWriter, Sizes};
-use super::{EventKind, StatusBody, TypeMeta, json, protobuf};
+use super::{Encoding, EventKind, StatusBody, TypeMeta, json, protobuf};
 
 /// What is left of a list without its objects, and what is made of it again: lists, single objects, watch events.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +20,14 @@ impl Envelope {
 
     pub(super) fn of_protobuf(envelope: protobuf::Envelope) -> Envelope {
         Envelope(Form::Protobuf(envelope))
+    }
+
+    /// How the objects that belong to it are encoded.
+    pub fn encoding(&self) -> Encoding {
+        match &self.0 {
+            Form::Json(_) => Encoding::Json,
+            Form::Protobuf(_) => Encoding::Protobuf,
+        }
     }
 
     /// The list's own type.

@@ -12,16 +12,20 @@ mod envelope;
 mod event;
 mod facts;
 mod json;
+mod labels;
 mod protobuf;
 mod readers;
 mod status;
+mod token_request;
 
 pub use compose::{ListWriter, Sizes};
 pub use envelope::Envelope;
 pub use event::{Event, EventKind, Frame, WatchReader};
 pub use facts::{Facts, TypeMeta};
+pub use labels::labels;
 pub use readers::{ListReader, ObjectReader};
 pub use status::StatusBody;
+pub use token_request::minted_token;
 
 use std::fmt;
 

@@ -10,7 +10,7 @@ use super::{Asked, Service, fields};
 use crate::decide::Keep;
 use crate::front::BodyWriter;
 use crate::identity::{Claims, TokenHash};
-use crate::record::{Encoding, Malformed, ObjectReader, TypeMeta};
+use crate::record::{Encoding, Malformed, ObjectReader, TypeMeta, minted_token};
 use crate::request::{Class, representation};
 use crate::store::{DocumentHead, DocumentWriter, Kind, StoreError, ViewKey};
 use crate::upstream::Answer;
@@ -269,7 +269,8 @@ impl<'a> Recorder<'a> {
         }
         self.write_document(&key, body)?;
         if self.asked.request.class == Class::TokenRequest
-            && let Some(token) = minted_token(body)
+            && let Some(encoding) = Encoding::of(&self.answer.content_type)
+            && let Some(token) = minted_token(encoding, body)
         {
             self.service.accept(TokenHash::of(&token), Claims::read(&token).as_ref());
         }
@@ -379,10 +380,4 @@ impl Kept {
             representation,
         })
     }
-}
-
-/// The token in a TokenRequest's answer (`staging/src/k8s.io/api/authentication/v1/types.go`, `TokenRequestStatus`).
-fn minted_token(body: &[u8]) -> Option<String> {
-    let answer: serde_json::Value = serde_json::from_slice(body).ok()?;
-    Some(answer.get("status")?.get("token")?.as_str()?.to_owned())
 }

@@ -161,6 +161,11 @@ impl Envelope {
         let text = self.text();
         let metadata = Self::list_meta(&text).unwrap_or_default();
         let mut edits: Vec<(std::ops::Range<usize>, Vec<u8>)> = Vec::new();
+        // An empty `continue` says nothing, and lists of custom resources always have one.
+        let is_dropped = |m: &Span| match m.key.as_slice() {
+            b"continue" => text[m.value.clone()] != *b"\"\"",
+            key => key == b"remainingItemCount",
+        };
         for (i, member) in metadata.iter().enumerate() {
             match member.key.as_slice() {
                 b"resourceVersion" => {
@@ -168,9 +173,8 @@ impl Envelope {
                     quote(resource_version, &mut value);
                     edits.push((member.value.clone(), value));
                 }
-                b"continue" | b"remainingItemCount" => {
+                _ if is_dropped(member) => {
                     // With the comma before it, or, where it is the first that stays, with the one after it.
-                    let is_dropped = |m: &Span| matches!(m.key.as_slice(), b"continue" | b"remainingItemCount");
                     let before = metadata[..i].iter().rev().find(|m| !is_dropped(m)).map(|m| m.value.end);
                     let after = metadata.get(i + 1).map(|m| m.at);
                     let range = match (before, after) {
@@ -322,6 +326,7 @@ mod tests {
             r#"{"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion":"9"},"items":[{"metadata":{"name":"a"}},{"metadata":{"name":"b"},"z":1}]}"#,
             r#"{"apiVersion":"e/v1","kind":"WList","metadata":{"resourceVersion":"9"},"items":[{"apiVersion":"e/v1","kind":"W","metadata":{"name":"a"}}],"x":{"y":[1,2]}}"#,
             r#"{"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion":"9"},"items":[]}"#,
+            r#"{"apiVersion":"e/v1","items":[],"kind":"WList","metadata":{"continue":"","resourceVersion":"9"}}"#,
             "{\n  \"kind\": \"PodList\",\n  \"apiVersion\": \"v1\",\n  \"metadata\": {\n    \"resourceVersion\": \"9\"\n  },\n  \"items\": []\n}\n",
         ] {
             let (envelope, objects) = read(text);

@@ -146,8 +146,8 @@ impl Envelope {
 
     /// A BOOKMARK. `initial_events_end`: it says that the initial events were all.
     pub(in crate::record) fn bookmark(&self, resource_version: &str, initial_events_end: bool, out: &mut Vec<u8>) {
-        let (mut metadata, mut object) = (Vec::new(), Vec::new());
-        meta::put_bookmark_meta(resource_version, initial_events_end, &mut metadata);
+        let metadata = meta::bookmark_meta(resource_version, initial_events_end);
+        let mut object = Vec::new();
         wire::put(meta::OBJECT_META, &metadata, &mut object);
         self.event(EventKind::Bookmark, &object, out);
     }

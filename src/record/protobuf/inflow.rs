@@ -9,6 +9,8 @@ use crate::record::Malformed;
 pub(super) struct Inflow {
     pending: Vec<u8>,
     at: usize,
+    /// How many unused bytes are waited for, where that is known: exactly so much room is made.
+    wanted: usize,
     /// How many bytes that have not come yet are of no interest.
     skipping: u64,
 }
@@ -19,11 +21,10 @@ impl Inflow {
         let skipped = usize::try_from(self.skipping).unwrap_or(usize::MAX).min(bytes.len());
         self.skipping -= skipped as u64;
         self.pending.drain(..std::mem::take(&mut self.at));
-        if self.pending.is_empty() && self.pending.capacity() > 2 * bytes.len().max(4096) {
-            // It has held a large object, and most are small.
-            self.pending = Vec::new();
-        }
-        self.pending.extend_from_slice(&bytes[skipped..]);
+        let bytes = &bytes[skipped..];
+        let room = std::mem::take(&mut self.wanted).saturating_sub(self.pending.len());
+        self.pending.reserve_exact(room.max(bytes.len()));
+        self.pending.extend_from_slice(bytes);
     }
 
     /// What has come and is not used.
@@ -36,9 +37,13 @@ impl Inflow {
         self.rest().is_empty() && self.skipping == 0
     }
 
-    /// Uses `length` bytes; `None`: they have not all come.
+    /// Uses `length` bytes, which the caller has found not to be too many to hold; `None`: they have not all come.
     pub(super) fn take(&mut self, length: u64) -> Option<&[u8]> {
-        let length = usize::try_from(length).ok().filter(|l| *l <= self.rest().len())?;
+        let length = usize::try_from(length).ok()?;
+        if length > self.rest().len() {
+            self.wanted = length;
+            return None;
+        }
         let taken = &self.pending[self.at..self.at + length];
         self.at += length;
         Some(taken)
@@ -80,5 +85,43 @@ impl Inflow {
             None if within.len() == limit => Err(Malformed::Syntax),
             None => Ok(None),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_is_held_than_the_largest_object_and_a_piece() {
+        let (mut inflow, mut taken) = (Inflow::default(), 0);
+        let lengths = [100, 70_000, 3000, 3000, 70_000, 10].repeat(50);
+        let all = vec![7; lengths.iter().sum::<usize>()];
+        let mut next = lengths.iter();
+        let mut length = next.next();
+        for piece in all.chunks(1000) {
+            inflow.push(piece);
+            while let Some(l) = length
+                && let Some(bytes) = inflow.take(*l as u64)
+            {
+                assert_eq!(bytes.len(), *l);
+                taken += *l;
+                length = next.next();
+            }
+            assert!(inflow.pending.capacity() <= 71_000, "{}", inflow.pending.capacity());
+        }
+        assert_eq!((taken, inflow.is_drained()), (all.len(), true));
+    }
+
+    #[test]
+    fn what_is_skipped_is_never_held() {
+        let mut inflow = Inflow::default();
+        inflow.push(b"ab");
+        inflow.skip(10);
+        assert!(!inflow.is_drained());
+        inflow.push(b"cdefg");
+        assert_eq!(inflow.rest(), b"");
+        inflow.push(b"hijkl");
+        assert_eq!(inflow.rest(), b"kl");
     }
 }

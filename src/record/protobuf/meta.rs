@@ -7,6 +7,7 @@ use std::ops::Range;
 /// Of every object.
 pub(super) const OBJECT_META: u32 = 1;
 
+const LABELS: u32 = 11;
 const ANNOTATIONS: u32 = 12;
 
 /// The annotation with which kube-apiserver ends the initial events of a watch
@@ -54,6 +55,29 @@ fn object_meta(meta: &[u8], facts: &mut Facts) -> Result<(), Malformed> {
     Ok(())
 }
 
+/// The labels of an object as it is kept.
+///
+/// # Errors
+/// It is no message, or its metadata is none.
+pub(in crate::record) fn labels(object: &[u8]) -> Result<Vec<(String, String)>, Malformed> {
+    let mut labels = Vec::new();
+    for field in wire::fields(object) {
+        let field = field?;
+        if field.number != OBJECT_META {
+            continue;
+        }
+        let meta = field.bytes(object)?;
+        for field in wire::fields(meta) {
+            let field = field?;
+            if field.number == LABELS {
+                let (key, value) = entry(field.bytes(meta)?)?;
+                labels.push((wire::text(key)?.to_owned(), wire::text(value)?.to_owned()));
+            }
+        }
+    }
+    Ok(labels)
+}
+
 /// An entry of a map of text: `{1: key, 2: value}`.
 fn entry(entry: &[u8]) -> Result<(&[u8], &[u8]), Malformed> {
     let (mut key, mut value): (&[u8], &[u8]) = (b"", b"");
@@ -68,15 +92,20 @@ fn entry(entry: &[u8]) -> Result<(&[u8], &[u8]), Malformed> {
     Ok((key, value))
 }
 
-/// Appends the ObjectMeta that a BOOKMARK's object has.
-pub(super) fn put_bookmark_meta(resource_version: &str, initial_events_end: bool, out: &mut Vec<u8>) {
-    wire::put(6, resource_version.as_bytes(), out);
+/// The ObjectMeta that a BOOKMARK's object has, with the empty fields that generated code writes.
+pub(super) fn bookmark_meta(resource_version: &str, initial_events_end: bool) -> Vec<u8> {
+    let mut out = Vec::new();
+    (1..=5).for_each(|text| wire::put(text, b"", &mut out));
+    wire::put(6, resource_version.as_bytes(), &mut out);
+    // generation, a varint; creationTimestamp.
+    out.extend_from_slice(b"\x38\x00\x42\x00");
     if initial_events_end {
         let mut entry = Vec::new();
         wire::put(1, INITIAL_EVENTS_END.as_bytes(), &mut entry);
         wire::put(2, b"true", &mut entry);
-        wire::put(ANNOTATIONS, &entry, out);
+        wire::put(ANNOTATIONS, &entry, &mut out);
     }
+    out
 }
 
 /// What is read from a ListMeta.

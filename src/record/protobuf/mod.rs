@@ -29,6 +29,7 @@ pub(super) mod wire;
 pub(super) use envelope::{Envelope, FORMAT, put_error};
 pub(super) use event::WatchReader;
 pub(super) use list::ListReader;
+pub(super) use meta::labels;
 pub(super) use object::ObjectReader;
 pub(super) use status::status;
 
@@ -38,6 +39,16 @@ pub(super) const MEDIA_TYPE: &str = "application/vnd.kubernetes.protobuf";
 /// The media type of a watch, as kube-apiserver has it
 /// (`staging/src/k8s.io/apiserver/pkg/endpoints/handlers/watch.go`, `serveWatchHandler`).
 pub(super) const WATCH_MEDIA_TYPE: &str = "application/vnd.kubernetes.protobuf;stream=watch";
+
+/// The text in a body at a path of field numbers; `None` where there is none.
+pub(super) fn text_at<const N: usize>(body: &[u8], path: [u32; N]) -> Option<String> {
+    let mut at = &body[unknown::Unknown::read(body).ok()?.raw];
+    for number in path {
+        let field = wire::fields(at).filter_map(Result::ok).find(|f| f.number == number)?;
+        at = field.bytes(at).ok()?;
+    }
+    wire::text(at).ok().map(str::to_owned)
+}
 
 #[cfg(test)]
 mod tests;
