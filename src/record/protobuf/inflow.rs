@@ -114,6 +114,15 @@ mod tests {
     }
 
     #[test]
+    fn room_is_made_once() {
+        let mut inflow = Inflow::default();
+        inflow.push(b"ab");
+        assert_eq!(inflow.take(10_000), None);
+        inflow.push(b"c");
+        assert_eq!(inflow.pending.capacity(), 10_000);
+    }
+
+    #[test]
     fn what_is_skipped_is_never_held() {
         let mut inflow = Inflow::default();
         inflow.push(b"ab");

@@ -1,6 +1,6 @@
 //! What is read from the metadata of an object or a list, by field number.
 
-use super::wire::{self, Wire};
+use super::wire;
 use crate::record::{Facts, Malformed};
 use std::ops::Range;
 
@@ -129,7 +129,6 @@ impl ListMeta {
             match field.number {
                 2 => field.text(meta)?.clone_into(&mut read.resource_version),
                 3 => field.text(meta)?.clone_into(&mut read.continue_token),
-                4 if field.wire != Wire::Varint => return Err(Malformed::Syntax),
                 _ => {}
             }
         }

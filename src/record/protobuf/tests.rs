@@ -133,6 +133,12 @@ fn a_list_goes_on_to_another_version_and_loses_what_speaks_of_pages() {
 }
 
 #[test]
+fn a_list_may_say_that_it_is_protobuf() {
+    let all = [pods(), message(&[(4, super::MEDIA_TYPE.as_bytes())])].concat();
+    assert_eq!(write(&split(&[&all]).expect("a list"), "9"), all);
+}
+
+#[test]
 fn empty_lists_are_lists() {
     for raw in [message(&[(1, &list_meta("9", "", None))]), Vec::new()] {
         let all = body("v1", "PodList", &raw);
@@ -174,6 +180,10 @@ fn what_is_no_list_or_cannot_be_written_again_is_refused() {
         raw.extend(&item);
         body("v1", "PodList", &raw)
     };
+    let long_list = {
+        let type_meta = message(&[(1, b"v1"), (2, b"PodList")]);
+        [b"k8s\0", message(&[(1, &type_meta)]).as_slice(), b"\x12\x80\x00"].concat()
+    };
     let mut overlong = message(&[(1, &meta)]);
     put_header(2, 500, &mut overlong);
     for (what, bytes, why) in [
@@ -191,6 +201,19 @@ fn what_is_no_list_or_cannot_be_written_again_is_refused() {
             Malformed::Syntax,
         ),
         ("a length longer than needed", long_length, Malformed::NotAList),
+        ("another beginning", [b"k8s\x01", &pods()[4..]].concat(), Malformed::Syntax),
+        ("no apiVersion", body("", "PodList", &message(&[(1, &meta)])), Malformed::NotAList),
+        ("a type that comes again", [pods(), message(&[(1, b"")])].concat(), Malformed::NotAList),
+        ("two metadata before the items", list(&[(1, &meta), (1, &meta), (2, &item)]), Malformed::NotAList),
+        ("a list that ends in a tag", body("v1", "PodList", b"\x12"), Malformed::Syntax),
+        ("a list whose length is longer than needed", long_list, Malformed::NotAList),
+        ("metadata that is eight bytes", list(&[(2, b"\x09\x0a\x06abcdef")]), Malformed::Syntax),
+        ("too much beside items, in two parts", list(&[(7, &[0; 6000]), (8, &[0; 6000])]), Malformed::TooLarge),
+        (
+            "an encoding that is a type",
+            [pods(), message(&[(3, super::MEDIA_TYPE.as_bytes())])].concat(),
+            Malformed::Syntax,
+        ),
         ("an item longer than the list", body("v1", "PodList", &overlong), Malformed::Syntax),
         ("an item too large", list(&[(2, &object("a", "u", "5", &[0; LARGEST]))]), Malformed::TooLarge),
         ("too much beside items", list(&[(7, &[0; LARGEST])]), Malformed::TooLarge),
@@ -202,6 +225,16 @@ fn what_is_no_list_or_cannot_be_written_again_is_refused() {
         assert_eq!(split(&[&bytes]).err(), Some(why), "{what}");
         assert_eq!(split(&bytes.chunks(1).collect::<Vec<_>>()).err(), Some(why), "{what}, byte by byte");
     }
+}
+
+#[test]
+fn a_damaged_envelope_is_nothing() {
+    let (_, envelope) = split(&[&pods()]).expect("a list");
+    let whole = envelope.encode();
+    for cut in 0..whole.len() {
+        assert_eq!(Envelope::decode(&whole[..cut]), None);
+    }
+    assert_eq!(Envelope::decode(&[whole.as_slice(), b"x"].concat()), None);
 }
 
 #[test]
@@ -241,6 +274,8 @@ fn what_is_no_object_is_refused() {
         ("a name as no name is", body("v1", "Pod", &long)),
         ("metadata longer than the object", body("v1", "Pod", b"\x0a\x05\x0a\x01x")),
         ("a message twice", [body("v1", "Pod", b""), message(&[(2, b"")])].concat()),
+        ("metadata that is eight bytes", body("v1", "Pod", b"\x09\x0a\x06abcdef")),
+        ("a message that is eight bytes", b"k8s\0\x11\x0a\x06\x0a\x04abcd".to_vec()),
         ("a message that is a number", [b"k8s\0", message(&[(1, &kind)]).as_slice(), b"\x10\x01"].concat()),
     ] {
         let mut reader = ObjectReader::new();
@@ -321,6 +356,11 @@ fn what_is_no_event_is_handed_back() {
         ("an object without a name", frame("ADDED", &body("v1", "Pod", b""))),
         ("an object without an envelope", frame("ADDED", &object("a", "u", "5", b""))),
         ("an event without an object", [0_u32.to_be_bytes().as_slice(), &frame("ADDED", b"")].concat()),
+        ("an object without a message", frame("BOOKMARK", &body("v1", "Pod", b"")[..15])),
+        (
+            "an object with two messages",
+            frame("ADDED", &[pod.clone(), message(&[(2, &object("a", "u", "5", b""))])].concat()),
+        ),
         ("one that is too long", (LARGEST as u32 + 2000).to_be_bytes().to_vec()),
     ] {
         let mut reader = WatchReader::new(LARGEST);

@@ -234,5 +234,6 @@ mod tests {
         assert!(!minimal(b"\x12\x82\x00"));
         assert!(!minimal(b"\x92\x00\x02"));
         assert!(!minimal(b"\x10\x02"), "a varint has no length");
+        assert!(!minimal(b"\x90\x00\x02"), "nor has it where its tag is as long as tag and length");
     }
 }
