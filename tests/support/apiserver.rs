@@ -82,12 +82,18 @@ impl Cluster {
     fn answer(&self, request: &Received, wire: &mut Wire) -> io::Result<()> {
         let path = request.path();
         match path {
-            "/version" => return wire.json(200, json!({"major": "1", "minor": "34", "gitVersion": "v1.34.2"}).to_string()),
+            "/version" => {
+                return wire.json(200, json!({"major": "1", "minor": "34", "gitVersion": "v1.34.2"}).to_string());
+            }
             "/api" => return wire.json(200, json!({"kind": "APIVersions", "versions": ["v1"]}).to_string()),
-            "/apis" => return wire.json(200, json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": []}).to_string()),
+            "/apis" => {
+                return wire.json(200, json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": []}).to_string());
+            }
             _ => {}
         }
-        let Some(asked) = Asked::parse(path) else { return status(wire, 404, "NotFound", "the server could not find the requested resource") };
+        let Some(asked) = Asked::parse(path) else {
+            return status(wire, 404, "NotFound", "the server could not find the requested resource");
+        };
         match (request.method.as_str(), &asked.name) {
             ("GET", None) if query(request, "watch").is_some() => self.watch(request, &asked, wire),
             ("GET", None) => wire.json(200, self.list(request, &asked)),
@@ -113,7 +119,9 @@ impl Cluster {
                     status(wire, 404, "NotFound", &format!("{} \"{name}\" not found", asked.resource))
                 }
             }
-            _ => status(wire, 405, "MethodNotAllowed", "the server does not allow this method on the requested resource"),
+            _ => {
+                status(wire, 405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+            }
         }
     }
 
@@ -124,7 +132,12 @@ impl Cluster {
 
     fn list(&self, request: &Received, asked: &Asked) -> String {
         let state = self.0.0.lock().expect("state");
-        let mut objects: Vec<Value> = state.objects.iter().filter(|(k, o)| k.starts_with(&format!("{}/", asked.resource)) && asked.covers(o)).map(|(_, o)| o.clone()).collect();
+        let mut objects: Vec<Value> = state
+            .objects
+            .iter()
+            .filter(|(k, o)| k.starts_with(&format!("{}/", asked.resource)) && asked.covers(o))
+            .map(|(_, o)| o.clone())
+            .collect();
         let metadata = json!({"resourceVersion": state.version.to_string()});
         let (_, kind, api_version, _) = asked.kind;
         if wants_table(request) {
@@ -143,24 +156,31 @@ impl Cluster {
             object.as_object_mut().map(|o| (o.remove("kind"), o.remove("apiVersion")));
         }
         let items = Value::from(objects);
-        format!("{{\"kind\":\"{kind}List\",\"apiVersion\":\"{api_version}\",\"metadata\":{metadata},\"items\":{items}}}")
+        format!(
+            "{{\"kind\":\"{kind}List\",\"apiVersion\":\"{api_version}\",\"metadata\":{metadata},\"items\":{items}}}"
+        )
     }
 
     fn watch(&self, request: &Received, asked: &Asked, wire: &mut Wire) -> io::Result<()> {
         let (mutex, changed) = &*self.0;
         let from = query(request, "resourceVersion").and_then(|v| v.parse().ok()).unwrap_or(0);
-        let end = query(request, "timeoutSeconds").and_then(|s| s.parse().ok()).map(|s| Instant::now() + Duration::from_secs(s));
+        let end = query(request, "timeoutSeconds")
+            .and_then(|s| s.parse().ok())
+            .map(|s| Instant::now() + Duration::from_secs(s));
         wire.begin_chunked()?;
         let mut seen: u64 = from;
         let mut columns = true;
         loop {
             let events: Vec<Value> = {
                 let mut state = mutex.lock().expect("state");
-                let news = |state: &State| state.history.iter().any(|(v, _, r, o)| *v > seen && *r == asked.resource && asked.covers(o));
+                let news = |state: &State| {
+                    state.history.iter().any(|(v, _, r, o)| *v > seen && *r == asked.resource && asked.covers(o))
+                };
                 if !news(&state) {
                     state = changed.wait_timeout(state, Duration::from_millis(50)).expect("state").0;
                 }
-                let found = state.history.iter().filter(|(v, _, r, o)| *v > seen && *r == asked.resource && asked.covers(o));
+                let found =
+                    state.history.iter().filter(|(v, _, r, o)| *v > seen && *r == asked.resource && asked.covers(o));
                 let events = found.map(|(_, what, _, object)| json!({"type": what, "object": object})).collect();
                 seen = state.version;
                 events
@@ -218,11 +238,16 @@ fn wants_table(request: &Received) -> bool {
 }
 
 fn table(objects: &[Value], metadata: &Value, columns: bool) -> Value {
-    let columns = if columns { json!([{"name": "Name", "type": "string"}, {"name": "Data", "type": "string"}]) } else { Value::Null };
+    let columns = if columns {
+        json!([{"name": "Name", "type": "string"}, {"name": "Data", "type": "string"}])
+    } else {
+        Value::Null
+    };
     let rows: Vec<Value> = objects
         .iter()
         .map(|o| {
-            let partial = json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": o["metadata"]});
+            let partial =
+                json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": o["metadata"]});
             json!({"cells": [o["metadata"]["name"], o["data"].to_string()], "object": partial})
         })
         .collect();
