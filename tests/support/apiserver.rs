@@ -98,19 +98,19 @@ impl Cluster {
             ("GET", None) if query(request, "watch").is_some() => self.watch(request, &asked, wire),
             ("GET", None) => wire.json(200, self.list(request, &asked)),
             ("GET", Some(name)) => match self.find(&asked, name) {
-                Some(object) => wire.json(200, object.to_string()),
+                Some(object) => wire.json(200, written(&object)),
                 None => status(wire, 404, "NotFound", &format!("{} \"{name}\" not found", asked.resource)),
             },
             ("POST", None) => {
                 let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
                 let name = body["metadata"]["name"].as_str().unwrap_or_default().to_owned();
                 self.put(&asked.resource, &asked.namespace.clone().unwrap_or_default(), &name, &body["data"]);
-                wire.json(201, self.find(&asked, &name).unwrap_or_default().to_string())
+                wire.json(201, written(&self.find(&asked, &name).unwrap_or_default()))
             }
             ("PUT", Some(name)) => {
                 let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
                 self.put(&asked.resource, &asked.namespace.clone().unwrap_or_default(), name, &body["data"]);
-                wire.json(200, self.find(&asked, name).unwrap_or_default().to_string())
+                wire.json(200, written(&self.find(&asked, name).unwrap_or_default()))
             }
             ("DELETE", Some(name)) => {
                 if self.delete(&asked.resource, &asked.namespace.clone().unwrap_or_default(), name) {
@@ -132,7 +132,7 @@ impl Cluster {
 
     fn list(&self, request: &Received, asked: &Asked) -> String {
         let state = self.0.0.lock().expect("state");
-        let mut objects: Vec<Value> = state
+        let objects: Vec<Value> = state
             .objects
             .iter()
             .filter(|(k, o)| k.starts_with(&format!("{}/", asked.resource)) && asked.covers(o))
@@ -152,10 +152,8 @@ impl Cluster {
             return json!({"kind": format!("{kind}List"), "apiVersion": api_version, "metadata": metadata, "items": objects}).to_string();
         }
         // A typed list's items are bare.
-        for object in &mut objects {
-            object.as_object_mut().map(|o| (o.remove("kind"), o.remove("apiVersion")));
-        }
-        let items = Value::from(objects);
+        let bare = |o: &Value| format!("{{\"metadata\":{},\"data\":{}}}", o["metadata"], o["data"]);
+        let items = format!("[{}]", objects.iter().map(bare).collect::<Vec<_>>().join(","));
         format!(
             "{{\"kind\":\"{kind}List\",\"apiVersion\":\"{api_version}\",\"metadata\":{metadata},\"items\":{items}}}"
         )
@@ -191,7 +189,7 @@ impl Cluster {
                     event["object"] = table(&[event["object"].take()], &json!({"resourceVersion": version}), columns);
                     columns = false;
                 }
-                wire.chunk(format!("{event}\n"))?;
+                wire.chunk(format!("{{\"type\":{},\"object\":{}}}\n", event["type"], written(&event["object"])))?;
             }
             if end.is_some_and(|end| Instant::now() >= end) {
                 return wire.end_chunked();
@@ -252,6 +250,16 @@ fn table(objects: &[Value], metadata: &Value, columns: bool) -> Value {
         })
         .collect();
     json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "columnDefinitions": columns, "rows": rows})
+}
+
+/// An object as kube-apiserver writes it: kind and apiVersion first where the kind is its own, members sorted where it is
+/// a custom resource.
+fn written(object: &Value) -> String {
+    if object["apiVersion"] != "v1" {
+        return object.to_string();
+    }
+    let member = |name: &str| format!("\"{name}\":{}", object[name]);
+    format!("{{{},{},{},{}}}", member("kind"), member("apiVersion"), member("metadata"), member("data"))
 }
 
 fn query<'a>(request: &'a Received, name: &str) -> Option<&'a str> {
