@@ -8,6 +8,7 @@ use crate::serve::{Service, ServiceOptions};
 use crate::store::{FileOptions, FileStore, MemoryStore, Store, StoreError};
 use crate::upstream::Upstream;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
@@ -40,6 +41,7 @@ const STALL: Duration = Duration::from_secs(60);
 /// The record's directory, an address or a certificate cannot be used.
 pub fn run(config: &Config) -> Result<(), Failed> {
     let signals = Signals::catch().map_err(|e| failed(71, format!("signals cannot be caught: {e}")))?;
+    allow_open_files(config.limits.max_connections);
     let store = open_store(config)?;
     let upstream = Upstream::new(&config.upstream).map_err(|e| failed(78, e.to_string()))?;
     let upstream = Arc::new(upstream);
@@ -60,6 +62,26 @@ pub fn run(config: &Config) -> Result<(), Failed> {
     drop(admin);
     log::info!("stopped");
     Ok(())
+}
+
+/// Open files for one client connection: its socket and its copy, the upstream's socket, what wakes a watch.
+const FILES_PER_CONNECTION: u64 = 5;
+
+/// Raises the limit of open files as far as it may be: many systems start daemons with 1,024.
+fn allow_open_files(connections: usize) {
+    let wanted = connections as u64 * FILES_PER_CONNECTION + 128;
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|now| now >= wanted) {
+        return;
+    }
+    limit.current = Some(limit.maximum.map_or(wanted, |most| most.min(wanted)));
+    let raised = setrlimit(Resource::Nofile, limit).is_ok();
+    let now = getrlimit(Resource::Nofile).current.unwrap_or(wanted);
+    if !raised || now < wanted {
+        log::warn!(
+            "{now} files may be open, and --max-connections {connections} may need {wanted}; raise the limit (ulimit -n, LimitNOFILE=) or lower --max-connections"
+        );
+    }
 }
 
 fn open_store(config: &Config) -> Result<Arc<dyn Store>, Failed> {

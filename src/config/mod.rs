@@ -83,7 +83,7 @@ pub struct KeyPairFiles {
 }
 
 /// Which engine keeps the record, and where.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreConfig {
     /// A hashed directory tree below this folder.
     File(PathBuf),

@@ -68,11 +68,6 @@ impl Events {
     pub(super) fn take_rest(&mut self) -> Vec<u8> {
         self.reader.take_rest()
     }
-
-    /// Whether all that came was whole events.
-    pub(super) fn is_at_border(&self) -> bool {
-        self.reader.is_at_border()
-    }
 }
 
 fn fold(

@@ -75,28 +75,28 @@ impl Service {
             _ => BodyLength::Chunked,
         };
         let recorder = Recorder::new(self, asked, &answer, keep);
-        let out = exchange.respond(answer.status, &fields::down(&answer.headers, inflated), length)?;
+        let mut out = exchange.respond(answer.status, &fields::down(&answer.headers, inflated), length)?;
         if asked.request.class == Class::Watch && answer.status == 200 {
             let _open = self.counters.watch();
+            // The first event may be hours away: client-go waits for the head before it calls the watch begun.
+            out.flush()?;
             return relay_events(answer.body, out, recorder);
         }
-        let endless = length == BodyLength::Chunked && asked.request.class == Class::Passing;
+        if length == BodyLength::Chunked && asked.request.class == Class::Passing {
+            // Logs that are followed, and the like.
+            out.flush()?;
+        }
         if inflated {
-            relay_body(MultiGzDecoder::new(BufReader::with_capacity(CHUNK, answer.body)), out, recorder, endless)
+            relay_body(MultiGzDecoder::new(BufReader::with_capacity(CHUNK, answer.body)), out, recorder)
         } else {
-            relay_body(answer.body, out, recorder, endless)
+            relay_body(answer.body, out, recorder)
         }
     }
 }
 
 /// Passes a body on. A body that ends before its time cuts the client's connection: the error that is returned leaves
-/// `out` unfinished. `endless` bodies (logs) are put on the wire with every piece.
-fn relay_body(
-    mut body: impl Read,
-    mut out: BodyWriter<'_>,
-    mut recorder: Recorder<'_>,
-    endless: bool,
-) -> io::Result<()> {
+/// `out` unfinished.
+fn relay_body(mut body: impl Read, mut out: BodyWriter<'_>, mut recorder: Recorder<'_>) -> io::Result<()> {
     let mut chunk = vec![0; CHUNK];
     loop {
         let n = body.read(&mut chunk)?;
@@ -104,7 +104,8 @@ fn relay_body(
             break;
         }
         out.write_all(&chunk[..n])?;
-        if endless {
+        if n < chunk.len() {
+            // The upstream has no more for now, and may be slow with the rest.
             out.flush()?;
         }
         recorder.take(&chunk[..n]);

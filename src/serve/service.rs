@@ -232,7 +232,7 @@ impl Service {
         }
     }
 
-    /// Remembers a token as accepted. One that is new is kept at once: a reboot may follow.
+    /// Remembers a token as accepted. One that is new is on disk within a second: a reboot may follow.
     pub(super) fn accept(&self, hash: TokenHash, claims: Option<&Claims>) {
         if self.ledger().accept(hash, claims, SystemTime::now()) {
             self.ledger_changed.store(true, Ordering::Release);

@@ -82,29 +82,35 @@ impl Cluster {
     fn answer(&self, request: &Received, wire: &mut Wire) -> io::Result<()> {
         let path = request.path();
         match path {
-            "/version" => return wire.json(200, json!({"major": "1", "minor": "34", "gitVersion": "v1.34.2"}).to_string()),
+            "/version" => {
+                return wire.json(200, json!({"major": "1", "minor": "34", "gitVersion": "v1.34.2"}).to_string());
+            }
             "/api" => return wire.json(200, json!({"kind": "APIVersions", "versions": ["v1"]}).to_string()),
-            "/apis" => return wire.json(200, json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": []}).to_string()),
+            "/apis" => {
+                return wire.json(200, json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": []}).to_string());
+            }
             _ => {}
         }
-        let Some(asked) = Asked::parse(path) else { return status(wire, 404, "NotFound", "the server could not find the requested resource") };
+        let Some(asked) = Asked::parse(path) else {
+            return status(wire, 404, "NotFound", "the server could not find the requested resource");
+        };
         match (request.method.as_str(), &asked.name) {
             ("GET", None) if query(request, "watch").is_some() => self.watch(request, &asked, wire),
             ("GET", None) => wire.json(200, self.list(request, &asked)),
             ("GET", Some(name)) => match self.find(&asked, name) {
-                Some(object) => wire.json(200, object.to_string()),
+                Some(object) => wire.json(200, written(&object)),
                 None => status(wire, 404, "NotFound", &format!("{} \"{name}\" not found", asked.resource)),
             },
             ("POST", None) => {
                 let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
                 let name = body["metadata"]["name"].as_str().unwrap_or_default().to_owned();
                 self.put(&asked.resource, &asked.namespace.clone().unwrap_or_default(), &name, &body["data"]);
-                wire.json(201, self.find(&asked, &name).unwrap_or_default().to_string())
+                wire.json(201, written(&self.find(&asked, &name).unwrap_or_default()))
             }
             ("PUT", Some(name)) => {
                 let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
                 self.put(&asked.resource, &asked.namespace.clone().unwrap_or_default(), name, &body["data"]);
-                wire.json(200, self.find(&asked, name).unwrap_or_default().to_string())
+                wire.json(200, written(&self.find(&asked, name).unwrap_or_default()))
             }
             ("DELETE", Some(name)) => {
                 if self.delete(&asked.resource, &asked.namespace.clone().unwrap_or_default(), name) {
@@ -113,7 +119,9 @@ impl Cluster {
                     status(wire, 404, "NotFound", &format!("{} \"{name}\" not found", asked.resource))
                 }
             }
-            _ => status(wire, 405, "MethodNotAllowed", "the server does not allow this method on the requested resource"),
+            _ => {
+                status(wire, 405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+            }
         }
     }
 
@@ -124,7 +132,12 @@ impl Cluster {
 
     fn list(&self, request: &Received, asked: &Asked) -> String {
         let state = self.0.0.lock().expect("state");
-        let mut objects: Vec<Value> = state.objects.iter().filter(|(k, o)| k.starts_with(&format!("{}/", asked.resource)) && asked.covers(o)).map(|(_, o)| o.clone()).collect();
+        let objects: Vec<Value> = state
+            .objects
+            .iter()
+            .filter(|(k, o)| k.starts_with(&format!("{}/", asked.resource)) && asked.covers(o))
+            .map(|(_, o)| o.clone())
+            .collect();
         let metadata = json!({"resourceVersion": state.version.to_string()});
         let (_, kind, api_version, _) = asked.kind;
         if wants_table(request) {
@@ -139,28 +152,33 @@ impl Cluster {
             return json!({"kind": format!("{kind}List"), "apiVersion": api_version, "metadata": metadata, "items": objects}).to_string();
         }
         // A typed list's items are bare.
-        for object in &mut objects {
-            object.as_object_mut().map(|o| (o.remove("kind"), o.remove("apiVersion")));
-        }
-        let items = Value::from(objects);
-        format!("{{\"kind\":\"{kind}List\",\"apiVersion\":\"{api_version}\",\"metadata\":{metadata},\"items\":{items}}}")
+        let bare = |o: &Value| format!("{{\"metadata\":{},\"data\":{}}}", o["metadata"], o["data"]);
+        let items = format!("[{}]", objects.iter().map(bare).collect::<Vec<_>>().join(","));
+        format!(
+            "{{\"kind\":\"{kind}List\",\"apiVersion\":\"{api_version}\",\"metadata\":{metadata},\"items\":{items}}}"
+        )
     }
 
     fn watch(&self, request: &Received, asked: &Asked, wire: &mut Wire) -> io::Result<()> {
         let (mutex, changed) = &*self.0;
         let from = query(request, "resourceVersion").and_then(|v| v.parse().ok()).unwrap_or(0);
-        let end = query(request, "timeoutSeconds").and_then(|s| s.parse().ok()).map(|s| Instant::now() + Duration::from_secs(s));
+        let end = query(request, "timeoutSeconds")
+            .and_then(|s| s.parse().ok())
+            .map(|s| Instant::now() + Duration::from_secs(s));
         wire.begin_chunked()?;
         let mut seen: u64 = from;
         let mut columns = true;
         loop {
             let events: Vec<Value> = {
                 let mut state = mutex.lock().expect("state");
-                let news = |state: &State| state.history.iter().any(|(v, _, r, o)| *v > seen && *r == asked.resource && asked.covers(o));
+                let news = |state: &State| {
+                    state.history.iter().any(|(v, _, r, o)| *v > seen && *r == asked.resource && asked.covers(o))
+                };
                 if !news(&state) {
                     state = changed.wait_timeout(state, Duration::from_millis(50)).expect("state").0;
                 }
-                let found = state.history.iter().filter(|(v, _, r, o)| *v > seen && *r == asked.resource && asked.covers(o));
+                let found =
+                    state.history.iter().filter(|(v, _, r, o)| *v > seen && *r == asked.resource && asked.covers(o));
                 let events = found.map(|(_, what, _, object)| json!({"type": what, "object": object})).collect();
                 seen = state.version;
                 events
@@ -171,7 +189,7 @@ impl Cluster {
                     event["object"] = table(&[event["object"].take()], &json!({"resourceVersion": version}), columns);
                     columns = false;
                 }
-                wire.chunk(format!("{event}\n"))?;
+                wire.chunk(format!("{{\"type\":{},\"object\":{}}}\n", event["type"], written(&event["object"])))?;
             }
             if end.is_some_and(|end| Instant::now() >= end) {
                 return wire.end_chunked();
@@ -218,15 +236,30 @@ fn wants_table(request: &Received) -> bool {
 }
 
 fn table(objects: &[Value], metadata: &Value, columns: bool) -> Value {
-    let columns = if columns { json!([{"name": "Name", "type": "string"}, {"name": "Data", "type": "string"}]) } else { Value::Null };
+    let columns = if columns {
+        json!([{"name": "Name", "type": "string"}, {"name": "Data", "type": "string"}])
+    } else {
+        Value::Null
+    };
     let rows: Vec<Value> = objects
         .iter()
         .map(|o| {
-            let partial = json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": o["metadata"]});
+            let partial =
+                json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": o["metadata"]});
             json!({"cells": [o["metadata"]["name"], o["data"].to_string()], "object": partial})
         })
         .collect();
     json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "columnDefinitions": columns, "rows": rows})
+}
+
+/// An object as kube-apiserver writes it: kind and apiVersion first where the kind is its own, members sorted where it is
+/// a custom resource.
+fn written(object: &Value) -> String {
+    if object["apiVersion"] != "v1" {
+        return object.to_string();
+    }
+    let member = |name: &str| format!("\"{name}\":{}", object[name]);
+    format!("{{{},{},{},{}}}", member("kind"), member("apiVersion"), member("metadata"), member("data"))
 }
 
 fn query<'a>(request: &'a Received, name: &str) -> Option<&'a str> {

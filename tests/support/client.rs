@@ -139,7 +139,8 @@ impl Client {
     /// The next answer's head; 100 is an answer of its own.
     pub fn head(&mut self) -> io::Result<Head> {
         let first = self.line()?;
-        let status = first.split(' ').nth(1).and_then(|s| s.parse().ok()).ok_or_else(|| io::Error::other(first.clone()))?;
+        let status =
+            first.split(' ').nth(1).and_then(|s| s.parse().ok()).ok_or_else(|| io::Error::other(first.clone()))?;
         let mut headers = Vec::new();
         loop {
             let line = self.line()?;

@@ -41,7 +41,8 @@ impl Pki {
         let file = |end: &str| self.folder.join(format!("{}.{end}", cn.replace([':', '/'], "-")));
         let (cert, key) = (file("crt"), file("key"));
         if !cert.exists() {
-            let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()]).expect("names");
+            let mut params =
+                CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()]).expect("names");
             params.distinguished_name = DistinguishedName::new();
             params.distinguished_name.push(DnType::CommonName, cn);
             let pair = KeyPair::generate().expect("a key");

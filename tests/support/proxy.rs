@@ -73,7 +73,7 @@ impl Proxy {
         command.args(&self.extra).stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
         self.child = Some(command.spawn().expect("the proxy starts"));
         let start = Instant::now();
-        while !TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
+        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
             let ended = self.child.as_mut().and_then(|c| c.try_wait().ok().flatten());
             assert!(ended.is_none(), "the proxy ended: {}", self.log());
             assert!(start.elapsed() < Duration::from_secs(20), "the proxy does not serve: {}", self.log());
@@ -136,9 +136,19 @@ impl Proxy {
         samples.filter_map(|l| l.rsplit(' ').next()?.parse::<u64>().ok()).sum()
     }
 
+    /// The most memory that it ever had resident, in bytes.
+    pub fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("/proc");
+        let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).expect("VmHWM");
+        let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+        kibibytes << 10
+    }
+
     /// Waits until the proxy has found the link down, or up.
     pub fn await_link(&self, up: bool) {
-        eventually(if up { "the link is up" } else { "the link is down" }, || self.metric("lite_apiserver_link_up") == u64::from(up));
+        eventually(if up { "the link is up" } else { "the link is down" }, || {
+            self.metric("lite_apiserver_link_up") == u64::from(up)
+        });
     }
 }
 

@@ -54,7 +54,8 @@ impl Wire {
     /// A whole answer with a length.
     pub fn answer(&mut self, status: u16, content_type: &str, body: impl AsRef<[u8]>) -> io::Result<()> {
         let body = body.as_ref();
-        let head = format!("HTTP/1.1 {status} X\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\r\n", body.len());
+        let head =
+            format!("HTTP/1.1 {status} X\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\r\n", body.len());
         self.send([head.as_bytes(), body].concat())
     }
 
@@ -110,8 +111,15 @@ impl Wire {
         }
         let mut first = lines[0].split(' ').map(str::to_owned);
         let mut next = || first.next().unwrap_or_default();
-        let headers = lines[1..].iter().filter_map(|l| l.split_once(": ")).map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
-        Ok(Some(Received { method: next(), target: next(), headers, common_name: self.common_name.clone(), ..Received::default() }))
+        let headers =
+            lines[1..].iter().filter_map(|l| l.split_once(": ")).map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
+        Ok(Some(Received {
+            method: next(),
+            target: next(),
+            headers,
+            common_name: self.common_name.clone(),
+            ..Received::default()
+        }))
     }
 
     fn body(&mut self, received: &mut Received) -> io::Result<()> {
@@ -167,7 +175,10 @@ struct Shared {
 
 impl Upstream {
     /// Starts it; `script` answers each request. An error from the script ends the connection.
-    pub fn start(pki: &Pki, script: impl Fn(&Received, &mut Wire) -> io::Result<()> + Send + Sync + 'static) -> Upstream {
+    pub fn start(
+        pki: &Pki,
+        script: impl Fn(&Received, &mut Wire) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Upstream {
         let shared = Arc::new(Shared {
             tls: Arc::new(tls(pki)),
             script: Box::new(script),

@@ -1,1 +1,88 @@
+//! What was typed becomes what it means. That bad input ends the process with its code and one line is seen on the real
+//! binary (`tests/proxy/process.rs`).
 
+use super::*;
+use crate::config::flags::{self, Asked};
+
+fn given(line: &str) -> Given {
+    match flags::parse(line.split_whitespace().map(Into::into)).expect("a command line") {
+        Asked::Run(given) => given,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_upstream_is_named_in_every_usual_way() {
+    let read = |text| upstream_address("--kube-apiserver-url", text, 443);
+    for (text, host, port, path) in [
+        ("apiserver.example", "apiserver.example", 443, ""),
+        ("10.0.0.1:6443", "10.0.0.1", 6443, ""),
+        ("https://h", "h", 443, ""),
+        ("https://h:6443/", "h", 6443, ""),
+        ("https://h/clusters/c1/", "h", 443, "/clusters/c1"),
+        ("fd00::1", "fd00::1", 443, ""),
+        ("https://[fd00::1]:6443/x", "fd00::1", 6443, "/x"),
+    ] {
+        assert_eq!(read(text), Ok((host.to_owned(), port, path.to_owned())), "{text}");
+    }
+    for text in ["http://h", "https://", "h:0", "h:70000", "h:x", "user@h", "https://h/?a", "[fd00::1", "a b", ""] {
+        let error = read(text).expect_err(text);
+        assert!(error.message.starts_with("--kube-apiserver-url: ") && error.exit == Exit::Usage, "{}", error.message);
+    }
+}
+
+#[test]
+fn several_addresses_are_listened_on() {
+    let addresses = listen(&given("--address 127.0.0.1,::1 --address 10.0.0.1 --port 7")).expect("addresses");
+    assert_eq!(addresses.iter().map(ToString::to_string).collect::<Vec<_>>(), ["127.0.0.1:7", "[::1]:7", "10.0.0.1:7"]);
+    assert!(listen(&given("--address localhost")).is_err());
+}
+
+#[test]
+fn spans_are_seconds_where_they_have_no_unit_as_the_original_has_them() {
+    let read = limits(&given("--timeout 5 --slow-timeout 1m --max-object-size 1Mi")).expect("limits");
+    assert_eq!((read.timeout.as_secs(), read.slow_timeout.as_secs(), read.max_object_size), (5, 60, 1 << 20));
+    for line in ["--timeout 0", "--timeout x", "--max-connections 0", "--max-object-size -1", "--idle-timeout 0s"] {
+        assert!(limits(&given(line)).is_err(), "{line}");
+    }
+}
+
+#[test]
+fn the_log_level_is_the_flags_then_the_environments() {
+    use log::LevelFilter::{Debug, Error, Info, Trace, Warn};
+    let environment = |level: &'static str| move |name: &str| (name == "RUST_LOG").then(|| level.to_owned());
+    for (line, set, level) in [
+        ("", "", Info),
+        ("", "warn", Warn),
+        ("", "hyper=debug", Info),
+        ("--log-level error", "warn", Error),
+        ("-v", "warn", Debug),
+        ("-vv --log-level error", "", Trace),
+    ] {
+        assert_eq!(log_level(&given(line), &environment(set)), Ok(level), "{line} {set}");
+    }
+    assert!(log_level(&given("--log-level loud"), &environment("")).is_err());
+}
+
+#[test]
+fn the_record_is_where_it_is_said_to_be() {
+    let kept = |line: &str, data: Option<&str>| store(&given(line), data.map(Path::new));
+    let file = |path: &str| Ok(StoreConfig::File(path.into()));
+    assert_eq!(kept("", None), file("/data/lite-apiserver/cache"));
+    assert_eq!(kept("", Some("/d")), file("/d/cache"));
+    assert_eq!(kept("--file-cache-path /c", Some("/d")), file("/c"));
+    assert_eq!(kept("--cache-type memory", None), Ok(StoreConfig::Memory));
+    assert!(kept("--cache-type bolt", None).is_err_and(|e| e.message.contains("not supported yet")));
+    assert!(refuse_what_comes_later(&given("--network-interface eth0")).is_err());
+    assert!(refuse_what_comes_later(&given("--network-interface=")).is_ok());
+}
+
+#[test]
+fn the_data_directory_is_found_as_daemons_find_it() {
+    let read = |line: &str, set: &'static str| {
+        let environment = move |name: &str| (name == set).then(|| "/from/environment".to_owned());
+        data_dir(&given(line), &environment)
+    };
+    assert_eq!(read("--data-dir /d", "STATE_DIRECTORY"), Ok("/d".into()));
+    assert_eq!(read("", "STATE_DIRECTORY"), Ok("/from/environment".into()));
+}

@@ -102,7 +102,8 @@ impl ListReader {
                     match begins {
                         Some(Begins::Null) => self.null_at = Some(self.head.len() + at - 1 - kept),
                         Some(begins) => {
-                            self.begin_objects(begins == Begins::Rows);
+                            self.rows = begins == Begins::Rows;
+                            self.place = Place::Between;
                             self.head.extend_from_slice(&bytes[kept..at]);
                             kept = at;
                         }
@@ -139,11 +140,6 @@ impl ListReader {
             }
         }
         self.keep_rest(bytes, kept)
-    }
-
-    fn begin_objects(&mut self, rows: bool) {
-        self.rows = rows;
-        self.place = Place::Between;
     }
 
     fn hand_out(&mut self, each: &mut dyn FnMut(&TypeMeta, Item<'_>)) -> Result<(), Malformed> {
