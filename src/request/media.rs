@@ -106,7 +106,9 @@ impl Accept {
     }
 
     /// The first recorded representation that the client takes, in its order. A wildcard takes JSON first, because
-    /// that is what kube-apiserver answers to one, and never a conversion that was not asked for by `as`.
+    /// that is what kube-apiserver answers to one, never a conversion that was not asked for by `as`, and never protobuf,
+    /// which kube-apiserver sends only to who names it: client-go's JSON clients send `application/json, */*`, and not all
+    /// of them can read it.
     pub fn choose<'a>(&self, recorded: &[&'a str]) -> Option<&'a str> {
         self.entries.iter().find_map(|wanted| {
             let takes = |have: &&&str| MediaType::parse(have).is_some_and(|have| matches(wanted, &have));
@@ -130,9 +132,11 @@ impl Accept {
 }
 
 fn matches(wanted: &MediaType, have: &MediaType) -> bool {
+    let is_named = wanted.essence == have.essence;
     let essence = match wanted.essence.as_str() {
+        _ if !is_named && have.essence == "application/vnd.kubernetes.protobuf" => false,
         "*/*" => true,
-        e => e == have.essence || e.strip_suffix("/*").is_some_and(|t| have.essence.split('/').next() == Some(t)),
+        e => is_named || e.strip_suffix("/*").is_some_and(|t| have.essence.split('/').next() == Some(t)),
     };
     essence && wanted.params == have.params
 }
@@ -166,7 +170,7 @@ mod tests {
     #[test]
     fn accept_is_walked_in_the_clients_order() {
         let kubectl = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
-        let cases: [(Option<&str>, &[&str], Option<&str>); 10] = [
+        let cases: [(Option<&str>, &[&str], Option<&str>); 12] = [
             (Some(kubectl), &[JSON, TABLE], Some(TABLE)),
             (Some(kubectl), &[JSON], Some(JSON)),
             (Some("application/vnd.kubernetes.protobuf,application/json"), &[JSON, PROTO], Some(PROTO)),
@@ -175,7 +179,9 @@ mod tests {
             (Some("application/json;q=0"), &[JSON], None),
             (Some("*/*"), &[PROTO, TABLE, JSON], Some(JSON)),
             (Some("*/*"), &[TABLE], None),
-            (Some("application/*"), &[PROTO], Some(PROTO)),
+            (Some("application/*"), &[PROTO], None),
+            (Some("application/json, */*"), &[PROTO], None),
+            (Some("application/*"), &[PROTO, "application/yaml"], Some("application/yaml")),
             (None, &[JSON], Some(JSON)),
         ];
         for (accept, recorded, want) in cases {

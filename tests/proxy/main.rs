@@ -8,6 +8,7 @@ mod support;
 mod identity;
 mod offline;
 mod process;
+mod protobuf;
 mod streams;
 mod wire;
 
