@@ -38,12 +38,20 @@ impl Pki {
 
     /// A certificate for 127.0.0.1 and localhost, and for a client of this CN.
     pub fn pair(&self, cn: &str) -> Pair {
+        self.member(cn, None)
+    }
+
+    /// The same for a client whose certificate also has an O, its group.
+    pub fn member(&self, cn: &str, group: Option<&str>) -> Pair {
         let file = |end: &str| self.folder.join(format!("{}.{end}", cn.replace([':', '/'], "-")));
         let (cert, key) = (file("crt"), file("key"));
         if !cert.exists() {
             let mut params =
                 CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()]).expect("names");
             params.distinguished_name = DistinguishedName::new();
+            if let Some(group) = group {
+                params.distinguished_name.push(DnType::OrganizationName, group);
+            }
             params.distinguished_name.push(DnType::CommonName, cn);
             let pair = KeyPair::generate().expect("a key");
             let certificate = params.signed_by(&pair, &Issuer::from_params(&self.params, &self.key)).expect("signed");
@@ -51,5 +59,14 @@ impl Pki {
             std::fs::write(&key, pair.serialize_pem()).expect("write");
         }
         Pair { cert, key }
+    }
+
+    /// A key that signs tokens: the public half, and the private one.
+    pub fn signing_key(&self) -> Pair {
+        let (public, private) = (self.folder.join("tokens.pub"), self.folder.join("tokens.key"));
+        let key = KeyPair::generate().expect("a key");
+        std::fs::write(&public, key.public_key_pem()).expect("write");
+        std::fs::write(&private, key.serialize_pem()).expect("write");
+        Pair { cert: public, key: private }
     }
 }

@@ -6,7 +6,7 @@ use super::{TempDir, eventually, free_port};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -21,56 +21,64 @@ pub struct Proxy {
     pub pki: Pki,
     pub port: u16,
     pub admin: u16,
-    upstream: u16,
-    extra: Vec<String>,
+    flags: Vec<String>,
     child: Option<Child>,
 }
 
 impl Proxy {
     /// Starts `program` (and leading arguments) in front of an upstream on this port, with `extra` flags.
     pub fn start_program(program: &[String], pki: Pki, upstream: u16, extra: &[&str]) -> Proxy {
-        let folder = TempDir::new();
+        let mut proxy = Proxy::new(program, pki);
         let pairs: Vec<_> = [NODE, ADMIN]
             .iter()
-            .map(|cn| pki.pair(cn))
+            .map(|cn| proxy.pki.pair(cn))
             .map(|p| serde_json::json!({"cert": p.cert, "key": p.key}))
             .collect();
-        std::fs::write(folder.path().join("pairs.json"), serde_json::Value::from(pairs).to_string()).expect("write");
-        let mut proxy = Proxy {
-            program: program.to_vec(),
-            folder,
-            pki,
-            port: free_port(),
-            admin: free_port(),
-            upstream,
-            extra: extra.iter().map(|e| (*e).to_owned()).collect(),
-            child: None,
-        };
+        let pairs_file = proxy.folder.path().join("pairs.json");
+        std::fs::write(&pairs_file, serde_json::Value::from(pairs).to_string()).expect("write");
+        let serving = proxy.pki.pair("lite-apiserver");
+        let flags = [
+            ("ca-file", proxy.pki.ca().display().to_string()),
+            ("tls-cert-file", serving.cert.display().to_string()),
+            ("tls-private-key-file", serving.key.display().to_string()),
+            ("apiserver-ca-file", proxy.pki.ca().display().to_string()),
+            ("kube-apiserver-url", "127.0.0.1".to_owned()),
+            ("kube-apiserver-port", upstream.to_string()),
+            ("tls-config-file", pairs_file.display().to_string()),
+            ("file-cache-path", proxy.folder.path().join("cache").display().to_string()),
+        ];
+        proxy.flags.extend(flags.map(|(flag, value)| format!("--{flag}={value}")));
+        proxy.flags.extend(extra.iter().map(|e| (*e).to_owned()));
         proxy.boot();
         proxy
     }
 
+    /// Starts `program` as a person with a kubeconfig does; what it makes is in [`Proxy::data`].
+    pub fn start_with_kubeconfig(program: &[String], pki: Pki, kubeconfig: &Path) -> Proxy {
+        let mut proxy = Proxy::new(program, pki);
+        proxy.flags.push(format!("--kubeconfig={}", kubeconfig.display()));
+        proxy.flags.push(format!("--data-dir={}", proxy.data().display()));
+        proxy.boot();
+        proxy
+    }
+
+    fn new(program: &[String], pki: Pki) -> Proxy {
+        let (port, admin) = (free_port(), free_port());
+        let flags = vec![format!("--port={port}"), format!("--admin-address=127.0.0.1:{admin}")];
+        Proxy { program: program.to_vec(), folder: TempDir::new(), pki, port, admin, flags, child: None }
+    }
+
+    /// Where the proxy keeps what it makes from a kubeconfig.
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
     /// Starts it, again with the same files, and waits until it serves.
     pub fn boot(&mut self) {
-        let serving = self.pki.pair("lite-apiserver");
         let log = File::options().create(true).append(true).open(self.log_file()).expect("a log");
         let mut command = Command::new(&self.program[0]);
         command.args(&self.program[1..]);
-        for (flag, value) in [
-            ("ca-file", self.pki.ca().display().to_string()),
-            ("tls-cert-file", serving.cert.display().to_string()),
-            ("tls-private-key-file", serving.key.display().to_string()),
-            ("apiserver-ca-file", self.pki.ca().display().to_string()),
-            ("kube-apiserver-url", "127.0.0.1".to_owned()),
-            ("kube-apiserver-port", self.upstream.to_string()),
-            ("port", self.port.to_string()),
-            ("admin-address", format!("127.0.0.1:{}", self.admin)),
-            ("tls-config-file", self.folder.path().join("pairs.json").display().to_string()),
-            ("file-cache-path", self.folder.path().join("cache").display().to_string()),
-        ] {
-            command.arg(format!("--{flag}={value}"));
-        }
-        command.args(&self.extra).stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
+        command.args(&self.flags).stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
         self.child = Some(command.spawn().expect("the proxy starts"));
         let start = Instant::now();
         while TcpStream::connect(("127.0.0.1", self.port)).is_err() {

@@ -1,0 +1,217 @@
+//! The ring of real components: a real etcd and kube-apiserver, a real kubectl, the real proxy between them, and a cable
+//! to cut. One story, because a control plane takes a while to start; each stage is a function.
+//!
+//! Besides Rust it needs Go, once, to build the components ([`bed`]). Nothing but loopback is spoken to.
+
+#![allow(clippy::print_stdout, reason = "what was measured is shown")]
+#![allow(unreachable_pub, reason = "a test binary's modules have no other users")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bed;
+mod cable;
+mod control_plane;
+mod kubectl;
+mod reads;
+mod reflector;
+mod refusals;
+
+use cable::{Cable, Relay};
+use control_plane::{ADMIN, ControlPlane};
+use kubectl::{Kubectl, Running, errors};
+use reads::{Figures, Seen};
+use reflector::{Note, Reflector};
+use std::time::{Duration, Instant};
+use support::pki::Pki;
+use support::proxy::Proxy;
+use support::{TempDir, client, eventually};
+
+/// The proxy's default `--timeout`.
+const TIMEOUT: Duration = Duration::from_secs(3);
+
+/// What is allowed on top of it, for kubectl's own start, its other requests, and a busy machine.
+const MARGIN: Duration = Duration::from_secs(2);
+
+/// What the client that watches all the time watches.
+const MAPS: &str = "/api/v1/namespaces/shop/configmaps";
+
+/// The cluster, the cable and the node. Dropped from the node's end.
+struct Scene {
+    proxy: Proxy,
+    relay: Relay,
+    /// As on the node: through the proxy, by the kubeconfig that it wrote.
+    node: Kubectl,
+    /// As in the data centre: straight to kube-apiserver.
+    direct: Kubectl,
+    _control_plane: ControlPlane,
+    _folder: TempDir,
+}
+
+#[test]
+fn an_outage_as_kubectl_sees_it() {
+    let mut scene = start();
+    fill(&scene);
+    let mut figures = Figures::default();
+    let before = reads::online(&scene.direct, &scene.node, &mut figures);
+    refusals::logs_online(&scene.direct, &scene.node);
+
+    let held = hold(&scene.proxy);
+    let watching = watches_online(&scene);
+    let upstream = everything(&scene.direct);
+
+    println!("\nthe cable is a black hole");
+    scene.relay.set(Cable::BlackHole);
+    first_read_after_the_cut(&scene, watching);
+    let on_the_node = watch_begins(&scene.node);
+    cut(&scene, "black hole", &before, &mut figures);
+    assert!(still_held(on_the_node).is_some(), "kubectl get --watch ended while the link was down");
+
+    println!("\nthe cable is cut so that connections are refused");
+    scene.relay.set(Cable::Refused);
+    scene.proxy.await_link(false);
+    cut(&scene, "refused", &before, &mut figures);
+
+    println!("\nthe proxy is killed, and starts while the cable is a black hole");
+    scene.proxy.kill();
+    scene.relay.set(Cable::BlackHole);
+    scene.proxy.boot();
+    scene.node.run("get configmaps -n shop");
+    scene.proxy.await_link(false);
+    let on_the_node = watch_begins(&scene.node);
+    cut(&scene, "killed", &before, &mut figures);
+
+    println!("\nthe cable is mended");
+    scene.relay.set(Cable::Whole);
+    let mended = Instant::now();
+    scene.proxy.await_link(true);
+    println!("the proxy has found out after {:.1} s", mended.elapsed().as_secs_f32());
+    assert_eq!(everything(&scene.direct), upstream, "what was refused was done all the same");
+    news_comes(&scene, &held, mended);
+    ends_cleanly(on_the_node);
+
+    figures.print();
+    scene.proxy.kill();
+    held.join();
+}
+
+fn start() -> Scene {
+    let kube = bed::components();
+    let begun = Instant::now();
+    let folder = TempDir::new();
+    let pki = Pki::new(&folder.path().join("pki"));
+    let control_plane = ControlPlane::start(&kube, &pki);
+    println!("the control plane is ready after {:.1} s", begun.elapsed().as_secs_f32());
+    let relay = Relay::start(control_plane.port());
+    let program = [env!("CARGO_BIN_EXE_lite-apiserver").to_owned()];
+    let proxy = Proxy::start_with_kubeconfig(&program, pki, &control_plane.admin_through(relay.port()));
+    let for_clients = proxy.data().join("client.kubeconfig");
+    assert!(proxy.log().contains(&for_clients.display().to_string()), "its path is printed: {}", proxy.log());
+    let (node, direct) = (Kubectl::new(&kube, for_clients), Kubectl::new(&kube, control_plane.admin()));
+    Scene { proxy, relay, node, direct, _control_plane: control_plane, _folder: folder }
+}
+
+/// Fills the cluster from the node: writes go through the proxy while the link is up.
+fn fill(scene: &Scene) {
+    let node = &scene.node;
+    node.must("create namespace shop");
+    eventually("the namespace has its service account", || {
+        scene.direct.run("get serviceaccount default -n shop").code == 0
+    });
+    let said = node.must("apply -f widgets.yaml");
+    assert_eq!(said, "customresourcedefinition.apiextensions.k8s.io/widgets.example.com created\n");
+    node.must("wait --for=condition=established crd/widgets.example.com --timeout=20s");
+    assert_eq!(node.must("apply -f widget.yaml"), "widget.example.com/drawer created\n");
+    let said = node.must("apply -f cluster.yaml");
+    assert_eq!(said.lines().filter(|l| l.ends_with(" created")).count(), 8, "{said}");
+    let mut last = String::new();
+    eventually("the controllers are done", || {
+        let now = everything(&scene.direct);
+        let settled = now == last && now.contains("unavailableReplicas");
+        last = now;
+        std::thread::sleep(Duration::from_millis(300));
+        settled
+    });
+}
+
+/// All that a refused write could have changed.
+fn everything(direct: &Kubectl) -> String {
+    direct.must("get configmaps,secrets,pods,deployments,replicasets,nodes,widgets -A -o yaml")
+}
+
+/// The client that watches all the time.
+fn hold(proxy: &Proxy) -> Reflector {
+    let pair = proxy.pki.member(ADMIN, Some("system:masters"));
+    let held = Reflector::start(proxy.port, client::tls(&serving_ca(proxy), Some(&pair)), MAPS);
+    eventually("the watch is open", || held.count(|n| matches!(n, Note::Watching(_))) == 1);
+    held
+}
+
+/// The CA that the proxy made for its own certificate, from where it tells clients that it is.
+fn serving_ca(proxy: &Proxy) -> std::path::PathBuf {
+    let text = std::fs::read(proxy.data().join("client.kubeconfig")).expect("a kubeconfig");
+    let config: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
+    config["clusters"][0]["cluster"]["certificate-authority"].as_str().expect("a path").into()
+}
+
+/// `kubectl get --watch` while the link is up: what is there, then what comes.
+fn watches_online(scene: &Scene) -> Running {
+    let watching = watch_begins(&scene.node);
+    scene.direct.must("create configmap news -n shop --from-literal=a=b");
+    eventually("the news", || watching.out().contains("news"));
+    scene.direct.must("delete configmap news -n shop");
+    watching
+}
+
+/// `kubectl get --watch` prints what is there, and goes on.
+fn watch_begins(node: &Kubectl) -> Running {
+    let watching = node.start("get configmaps -n shop --watch");
+    eventually("what is there", || ["prices", "hours"].iter().all(|name| watching.out().contains(name)));
+    watching
+}
+
+fn still_held(mut watching: Running) -> Option<Running> {
+    watching.end_within(Duration::ZERO).is_none().then_some(watching)
+}
+
+/// The first read finds out that the link is down, and is answered all the same.
+fn first_read_after_the_cut(scene: &Scene, watching: Running) {
+    let first = scene.node.run("get configmaps -n shop");
+    println!("the first read after the cut took {:.2} s", first.took.as_secs_f32());
+    assert!(first.code == 0 && first.out.contains("prices"), "{first:?}");
+    assert!(first.took < TIMEOUT + MARGIN, "the first read after the cut took {:?}", first.took);
+    scene.proxy.await_link(false);
+    // kubectl does not watch again: its watch ends as one whose time is over.
+    ends_cleanly(watching);
+}
+
+/// What holds as long as the link is down: reads as before, all else refused in words.
+fn cut(scene: &Scene, column: &'static str, before: &[Seen], figures: &mut Figures) {
+    reads::offline(&scene.node, column, before, figures);
+    refusals::all(&scene.node);
+    assert_eq!(scene.proxy.metric("lite_apiserver_link_up"), 0, "the link is down all the time");
+}
+
+fn ends_cleanly(mut watching: Running) {
+    let said = watching.end_within(Duration::from_secs(20)).expect("kubectl get --watch ends when its stream does");
+    assert_eq!((said.code, errors(&said.err).as_str()), (0, ""), "{said:?}");
+}
+
+/// A new object reaches the client that watched all the time: once, and without a list.
+fn news_comes(scene: &Scene, held: &Reflector, mended: Instant) {
+    scene.direct.must("create configmap after -n shop --from-literal=a=b");
+    let is_news = |note: &Note| *note == Note::Event("ADDED".to_owned(), "after".to_owned());
+    eventually("the new object", || held.count(is_news) > 0);
+    println!("a new object came through the watch {:.1} s after the mending", mended.elapsed().as_secs_f32());
+    // A second one would come now.
+    std::thread::sleep(Duration::from_secs(2));
+    println!("\nwhat the client saw that watched all the time:");
+    for (when, note) in held.noted() {
+        println!("{:7.1} s  {note:?}", when.as_secs_f32());
+    }
+    assert_eq!(held.count(is_news), 1);
+    assert_eq!(held.count(|n| matches!(n, Note::Listed(_))), 1, "it never had to list again");
+    assert_eq!(held.count(|n| matches!(n, Note::Event(kind, _) if kind == "ERROR")), 0);
+    let known = held.count(|n| matches!(n, Note::Event(kind, name) if kind == "ADDED" && name == "prices"));
+    assert_eq!(known, 0, "what it knew was not sent again");
+}
