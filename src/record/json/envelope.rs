@@ -198,7 +198,7 @@ impl Envelope {
         (text, tail)
     }
 
-    /// One object as the answer to a get.
+    /// One object as the answer to a get; kube-apiserver ends each with a newline.
     pub(in crate::record) fn object(&self, bytes: &[u8], flags: u32, resource_version: &str, out: &mut Vec<u8>) {
         if self.is_table() {
             let (head, tail) = self.at(resource_version);
@@ -207,6 +207,7 @@ impl Envelope {
             out.extend_from_slice(&tail);
         } else {
             Style::Typed(self.type_text()).write(bytes, flags, out);
+            out.push(b'\n');
         }
     }
 
@@ -369,10 +370,11 @@ mod tests {
         );
         let mut alone = Vec::new();
         envelope.object(&objects[0].0, objects[0].1, "9", &mut alone);
-        assert_eq!(String::from_utf8_lossy(&alone), r#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a"}}"#);
+        let alone_a = r#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a"}}"#;
+        assert_eq!(String::from_utf8_lossy(&alone), format!("{alone_a}\n"));
         alone.clear();
         envelope.object(&objects[1].0, objects[1].1, "9", &mut alone);
-        assert_eq!(String::from_utf8_lossy(&alone), TYPED);
+        assert_eq!(String::from_utf8_lossy(&alone), format!("{TYPED}\n"));
     }
 
     #[test]
