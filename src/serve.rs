@@ -59,7 +59,7 @@ impl Handler for Service {
         let caller = self.identify(&exchange);
         let asked = match self.understand(&mut exchange, caller) {
             Ok(asked) => asked,
-            Err(told) => return tell::send(exchange, None, &told),
+            Err(told) => return tell::send(exchange, None, &[], &told),
         };
         let finding = self.look(&asked);
         let now = self.situation(&asked, &finding);

@@ -144,20 +144,12 @@ impl Service {
         headers.push(("age", age_field.as_bytes()));
         let warning;
         if asked.request.for_people() {
-            warning = format!(
-                "299 lite-apiserver \"{}; this is what was recorded at {}\"",
-                quotable(&self.outage().phrase()),
-                rfc3339(recorded_at)
-            );
+            let (outage, when) = (self.outage().phrase(), rfc3339(recorded_at));
+            warning = tell::warning(&format!("{outage}; this is what was recorded at {when}"));
             headers.push(("warning", warning.as_bytes()));
         }
         exchange.respond(status, &headers, length)
     }
-}
-
-/// A text as it may stand in a quoted-string (RFC 9110 section 5.6.4) without escapes, which not every client undoes.
-fn quotable(text: &str) -> String {
-    text.chars().map(|c| if c == '"' || c == '\\' || !(' '..='~').contains(&c) { '\'' } else { c }).collect()
 }
 
 /// The media type under which a collection is sent: kube-apiserver sends Tables and their kin as plain JSON.

@@ -135,7 +135,12 @@ impl Service {
     pub(super) fn tell(&self, exchange: Exchange<'_>, asked: &Asked, told: &Told) -> io::Result<()> {
         self.counters.answered(&asked.request, told.code, Source::Refused);
         log::info!("{} {}: {} {}", asked.request.method, asked.shown_target(), told.code, told.message);
-        send(exchange, Encoding::of(asked.request.accept.first()), told)
+        // client-go's discovery does not read the Status of an error (`discovery_client.go` takes `Result.Raw`): kubectl
+        // says that the server cannot handle the request, and no more. Warnings it prints.
+        let warning = warning(&told.message);
+        let for_discovery = [("Warning", warning.as_bytes())];
+        let extra: &[_] = if asked.request.class == Class::Discovery { &for_discovery } else { &[] };
+        send(exchange, Encoding::of(asked.request.accept.first()), extra, told)
     }
 
     /// Answers with the Status of a refusal.
@@ -146,12 +151,27 @@ impl Service {
 }
 
 /// Sends a Status as the whole answer.
-pub(super) fn send(exchange: Exchange<'_>, encoding: Option<Encoding>, told: &Told) -> io::Result<()> {
+pub(super) fn send(
+    exchange: Exchange<'_>,
+    encoding: Option<Encoding>,
+    extra: &[(&str, &[u8])],
+    told: &Told,
+) -> io::Result<()> {
     let (content_type, body) = told.status().encode(encoding);
-    let length = BodyLength::Exact(body.len() as u64);
-    let mut out = exchange.respond(told.code, &[("Content-Type", content_type.as_bytes())], length)?;
+    let headers = [&[("Content-Type", content_type.as_bytes())], extra].concat();
+    let mut out = exchange.respond(told.code, &headers, BodyLength::Exact(body.len() as u64))?;
     out.write_all(&body)?;
     out.finish()
+}
+
+/// A `Warning` field (RFC 7234 section 5.5), which kubectl prints.
+pub(super) fn warning(text: &str) -> String {
+    format!("299 lite-apiserver \"{}\"", quotable(text))
+}
+
+/// A text as it may stand in a quoted-string (RFC 9110 section 5.6.4) without escapes, which not every client undoes.
+fn quotable(text: &str) -> String {
+    text.chars().map(|c| if c == '"' || c == '\\' || !(' '..='~').contains(&c) { '\'' } else { c }).collect()
 }
 
 #[cfg(test)]

@@ -98,7 +98,7 @@ impl Shared {
                     open.set_nonblocking(true).expect("non-blocking");
                     while let Ok((socket, _)) = open.accept() {
                         let own = Arc::clone(self);
-                        connections.push(std::thread::spawn(move || own.carry(socket)));
+                        connections.push(std::thread::spawn(move || own.carry(&socket)));
                     }
                 }
             }
@@ -111,15 +111,15 @@ impl Shared {
     }
 
     /// One connection, from its making to its end. How it ends is told by closing both sides.
-    fn carry(&self, near: TcpStream) {
+    fn carry(&self, near: &TcpStream) {
         while self.cable() == Cable::BlackHole {
             std::thread::sleep(TICK);
         }
         if let Ok(far) = TcpStream::connect(("127.0.0.1", self.target)) {
-            let _ = self.pump(&near, &far);
+            let _ = self.pump(near, &far);
             if self.cable() == Cable::Refused {
                 // Closing becomes a reset.
-                let _ = set_socket_linger(&near, Some(Duration::ZERO));
+                let _ = set_socket_linger(near, Some(Duration::ZERO));
                 let _ = set_socket_linger(&far, Some(Duration::ZERO));
             }
         }

@@ -4,11 +4,14 @@
 //! Absent on purpose: the scheduler and the node life-cycle controllers. Nothing may change behind a test's back between
 //! two reads that are to be the same, and a node without a kubelet would be called lost.
 
+use crate::kubectl::Kubectl;
 use crate::support::pki::{Pair, Pki};
-use crate::support::{TempDir, eventually, free_port};
+use crate::support::{TempDir, free_port};
+use serde_json::json;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// The administrator.
 pub const ADMIN: &str = "kubernetes-admin";
@@ -67,16 +70,7 @@ impl ControlPlane {
             ],
         );
         let admin = own.kubeconfig(ADMIN, &pki.member(ADMIN, Some("system:masters")));
-        eventually("kube-apiserver is ready", || {
-            own.running.iter_mut().for_each(|c| assert!(c.try_wait().is_ok_and(|e| e.is_none()), "it has ended"));
-            let ready = Command::new(&own.kube)
-                .args(["kubectl", "get", "--raw", "/readyz", "--kubeconfig"])
-                .arg(&admin)
-                .args(["--cache-dir", &shown(&own.folder.path().join("kubectl"))])
-                .stderr(Stdio::null())
-                .output();
-            ready.is_ok_and(|o| o.stdout == b"ok")
-        });
+        own.await_ready(&Kubectl::new(kube, admin));
         let controllers = "system:kube-controller-manager";
         let kubeconfig = own.kubeconfig("controllers", &pki.pair(controllers));
         own.run(
@@ -120,20 +114,26 @@ impl ControlPlane {
         path
     }
 
+    /// Waits for as long as a cold and busy machine may need.
+    fn await_ready(&mut self, kubectl: &Kubectl) {
+        let begun = Instant::now();
+        while kubectl.run("get --raw /readyz").out != "ok" {
+            let ended = self.running.iter_mut().any(|c| c.try_wait().is_ok_and(|e| e.is_some()));
+            assert!(!ended && begun.elapsed() < Duration::from_secs(90), "the control plane does not come up");
+        }
+    }
+
     fn kubeconfig(&self, name: &str, pair: &Pair) -> PathBuf {
-        let (ca, cert, key) = (shown(&self.ca), shown(&pair.cert), shown(&pair.key));
-        let text = format!(
-            r#"apiVersion: v1
-kind: Config
-clusters: [{{name: c, cluster: {{server: "https://127.0.0.1:{}", certificate-authority: "{ca}"}}}}]
-users: [{{name: u, user: {{client-certificate: "{cert}", client-key: "{key}"}}}}]
-contexts: [{{name: x, context: {{cluster: c, user: u}}}}]
-current-context: x
-"#,
-            self.port
-        );
+        let server = format!("https://127.0.0.1:{}", self.port);
+        // JSON is YAML.
+        let config = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "x",
+            "clusters": [{"name": "c", "cluster": {"server": server, "certificate-authority": self.ca}}],
+            "users": [{"name": "u", "user": {"client-certificate": pair.cert, "client-key": pair.key}}],
+            "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+        });
         let path = self.folder.path().join(format!("{name}.kubeconfig"));
-        fs::write(&path, text).expect("written");
+        fs::write(&path, config.to_string()).expect("written");
         path
     }
 

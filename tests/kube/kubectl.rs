@@ -37,6 +37,22 @@ impl Kubectl {
         Kubectl { kube: kube.to_owned(), kubeconfig }
     }
 
+    /// The same for whoever has this token, and no certificate.
+    pub fn with_token(&self, token: &str) -> Kubectl {
+        let mut config = self.config();
+        config["users"][0]["user"] = serde_json::json!({"token": token});
+        let sum = ring::digest::digest(&ring::digest::SHA256, token.as_bytes());
+        let name: String = sum.as_ref().iter().take(8).map(|b| format!("{b:02x}")).collect();
+        let path = self.kubeconfig.with_extension(name);
+        fs::write(&path, config.to_string()).expect("written");
+        Kubectl::new(&self.kube, path)
+    }
+
+    /// Its kubeconfig, which is JSON.
+    pub fn config(&self) -> serde_json::Value {
+        serde_json::from_slice(&fs::read(&self.kubeconfig).expect("a kubeconfig")).expect("JSON")
+    }
+
     /// Starts it with these arguments, separated by blanks.
     pub fn start(&self, arguments: &str) -> Running {
         let home = TempDir::new();

@@ -11,6 +11,7 @@ mod support;
 
 mod bed;
 mod cable;
+mod clerk;
 mod control_plane;
 mod kubectl;
 mod reads;
@@ -18,9 +19,10 @@ mod reflector;
 mod refusals;
 
 use cable::{Cable, Relay};
+use clerk::Clerk;
 use control_plane::{ADMIN, ControlPlane};
 use kubectl::{Kubectl, Running, errors};
-use reads::{Figures, Seen};
+use reads::Figures;
 use reflector::{Note, Reflector};
 use std::time::{Duration, Instant};
 use support::pki::Pki;
@@ -55,8 +57,9 @@ fn an_outage_as_kubectl_sees_it() {
     let mut figures = Figures::default();
     let before = reads::online(&scene.direct, &scene.node, &mut figures);
     refusals::logs_online(&scene.direct, &scene.node);
+    let clerk = Clerk::begins(&scene);
 
-    let held = hold(&scene.proxy);
+    let held = hold(&scene);
     let watching = watches_online(&scene);
     let upstream = everything(&scene.direct);
 
@@ -64,22 +67,27 @@ fn an_outage_as_kubectl_sees_it() {
     scene.relay.set(Cable::BlackHole);
     first_read_after_the_cut(&scene, watching);
     let on_the_node = watch_begins(&scene.node);
-    cut(&scene, "black hole", &before, &mut figures);
-    assert!(still_held(on_the_node).is_some(), "kubectl get --watch ended while the link was down");
+    cut(&scene, "TLS handshake timed out");
+    reads::offline(&scene.node, "black hole", &before, &mut figures);
+    clerk.goes_on();
 
     println!("\nthe cable is cut so that connections are refused");
     scene.relay.set(Cable::Refused);
-    scene.proxy.await_link(false);
-    cut(&scene, "refused", &before, &mut figures);
+    cut(&scene, "connection refused");
+    reads::offline(&scene.node, "refused", &before, &mut figures);
+    assert!(is_held(on_the_node), "kubectl get --watch ended while the link was down");
+    assert_eq!(held.count(|n| matches!(n, Note::Broke(_))), 0, "no watch breaks off when the link does");
 
     println!("\nthe proxy is killed, and starts while the cable is a black hole");
     scene.proxy.kill();
     scene.relay.set(Cable::BlackHole);
     scene.proxy.boot();
-    scene.node.run("get configmaps -n shop");
-    scene.proxy.await_link(false);
+    // Nobody has told the new process: the first to ask finds out.
+    scene.node.must("get configmaps -n shop");
     let on_the_node = watch_begins(&scene.node);
-    cut(&scene, "killed", &before, &mut figures);
+    cut(&scene, "TLS handshake timed out");
+    reads::offline(&scene.node, "killed", &before, &mut figures);
+    clerk.goes_on();
 
     println!("\nthe cable is mended");
     scene.relay.set(Cable::Whole);
@@ -140,18 +148,13 @@ fn everything(direct: &Kubectl) -> String {
 }
 
 /// The client that watches all the time.
-fn hold(proxy: &Proxy) -> Reflector {
-    let pair = proxy.pki.member(ADMIN, Some("system:masters"));
-    let held = Reflector::start(proxy.port, client::tls(&serving_ca(proxy), Some(&pair)), MAPS);
+fn hold(scene: &Scene) -> Reflector {
+    let config = scene.node.config();
+    let ca = config["clusters"][0]["cluster"]["certificate-authority"].as_str().expect("a path");
+    let pair = scene.proxy.pki.member(ADMIN, Some("system:masters"));
+    let held = Reflector::start(scene.proxy.port, client::tls(ca.as_ref(), Some(&pair)), MAPS);
     eventually("the watch is open", || held.count(|n| matches!(n, Note::Watching(_))) == 1);
     held
-}
-
-/// The CA that the proxy made for its own certificate, from where it tells clients that it is.
-fn serving_ca(proxy: &Proxy) -> std::path::PathBuf {
-    let text = std::fs::read(proxy.data().join("client.kubeconfig")).expect("a kubeconfig");
-    let config: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
-    config["clusters"][0]["cluster"]["certificate-authority"].as_str().expect("a path").into()
 }
 
 /// `kubectl get --watch` while the link is up: what is there, then what comes.
@@ -170,8 +173,8 @@ fn watch_begins(node: &Kubectl) -> Running {
     watching
 }
 
-fn still_held(mut watching: Running) -> Option<Running> {
-    watching.end_within(Duration::ZERO).is_none().then_some(watching)
+fn is_held(mut watching: Running) -> bool {
+    watching.end_within(Duration::ZERO).is_none()
 }
 
 /// The first read finds out that the link is down, and is answered all the same.
@@ -185,11 +188,11 @@ fn first_read_after_the_cut(scene: &Scene, watching: Running) {
     ends_cleanly(watching);
 }
 
-/// What holds as long as the link is down: reads as before, all else refused in words.
-fn cut(scene: &Scene, column: &'static str, before: &[Seen], figures: &mut Figures) {
-    reads::offline(&scene.node, column, before, figures);
+/// The link is down for this reason, and people are told so; what needs the cluster is refused.
+fn cut(scene: &Scene, why: &str) {
+    scene.proxy.await_link(false);
+    eventually("the reason is told", || scene.node.run("get namespaces").err.contains(why));
     refusals::all(&scene.node);
-    assert_eq!(scene.proxy.metric("lite_apiserver_link_up"), 0, "the link is down all the time");
 }
 
 fn ends_cleanly(mut watching: Running) {

@@ -46,7 +46,8 @@ pub fn all(node: &Kubectl) {
                 complaints.push(format!("kubectl {arguments}: {said:?}"));
             }
             if best < LIMIT {
-                println!("kubectl {arguments}: {:.2} s\n    {}", best.as_secs_f32(), said.err.trim_end());
+                let last = said.err.lines().last().unwrap_or_default();
+                println!("kubectl {arguments}: {:.2} s\n    {last}", best.as_secs_f32());
                 break;
             }
         }

@@ -98,6 +98,10 @@ fn what_was_never_read_and_what_would_change_something_is_refused_with_words() {
         assert!(message.contains("the link from this node to the cluster is down since 20"), "{message}");
         assert_eq!(reply.header("retry-after"), None, "client-go would sleep and try again inside the call");
     }
+    // kubectl does not read the Status of a discovery that fails, but prints its warning.
+    let discovery = client.get("/apis/apps/v1");
+    assert_eq!(discovery.status(), 503);
+    assert!(discovery.header("warning").is_some_and(|w| w.contains("is down since 20")), "{discovery:?}");
     let other = client.get_with(MAPS, &["Accept: application/yaml"]);
     assert_eq!(other.status(), 406, "{}", other.text());
     // An object that a complete list would have shown does not exist; no other is spoken for.
