@@ -18,18 +18,25 @@ fn read(name: &str) -> String {
     fs::read_to_string(root().join(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
 }
 
-fn sources() -> Vec<Source> {
-    let mut folders = vec![root().join("src")];
+/// All files below a folder of the crate.
+fn files(folder: &str) -> Vec<PathBuf> {
+    let mut folders = vec![root().join(folder)];
     let mut found = Vec::new();
     while let Some(folder) = folders.pop() {
         for path in fs::read_dir(&folder).expect("a folder").flatten().map(|e| e.path()) {
             if path.is_dir() {
                 folders.push(path);
-            } else if path.extension().is_some_and(|e| e == "rs") {
-                found.push(source(&path));
+            } else {
+                found.push(path);
             }
         }
     }
+    found
+}
+
+fn sources() -> Vec<Source> {
+    let rust = files("src").into_iter().filter(|path| path.extension().is_some_and(|e| e == "rs"));
+    let found: Vec<Source> = rust.map(|path| source(&path)).collect();
     assert!(found.len() > 50, "only {} files were found", found.len());
     found
 }
@@ -266,6 +273,9 @@ fn what_is_committed_runs_anywhere() {
     }
     for name in ["README.md", "Cargo.toml", "Cargo.lock", ".ci/run"] {
         complaints.extend(strays(name, &read(name)));
+    }
+    for path in files("tests").iter().filter(|path| !path.ends_with("tests/tidy.rs")) {
+        complaints.extend(strays(&path.to_string_lossy(), &fs::read_to_string(path).expect("text")));
     }
     check(&complaints);
     assert_eq!(strays("x", concat!("cd /work", "/main\nfine\n")).len(), 1);
