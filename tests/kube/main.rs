@@ -114,7 +114,7 @@ fn start() -> Scene {
     let program = [env!("CARGO_BIN_EXE_lite-apiserver").to_owned()];
     let proxy = Proxy::start_with_kubeconfig(&program, pki, &control_plane.admin_through(relay.port()));
     let for_clients = proxy.data().join("client.kubeconfig");
-    assert!(proxy.log().contains(&for_clients.display().to_string()), "its path is printed: {}", proxy.log());
+    eventually("its path is printed", || proxy.log().contains(&for_clients.display().to_string()));
     let (node, direct) = (Kubectl::new(&kube, for_clients), Kubectl::new(&kube, control_plane.admin()));
     Scene { proxy, relay, node, direct, _control_plane: control_plane, _folder: folder }
 }

@@ -56,7 +56,7 @@ const READS: [(&str, By); 46] = [
     ("describe configmap prices -n shop --show-events=false", Bytes),
     ("describe node edge1", Description),
     ("describe widget drawer -n shop", Bytes),
-    ("describe service web -n shop", Bytes),
+    ("describe service web -n shop", Description),
     ("describe deployment web -n shop", Description),
     ("api-resources", Bytes),
     ("api-versions", Bytes),
