@@ -180,7 +180,7 @@ fn is_held(mut watching: Running) -> bool {
 /// The first read finds out that the link is down, and is answered all the same.
 fn first_read_after_the_cut(scene: &Scene, watching: Running) {
     let first = scene.node.run("get configmaps -n shop");
-    println!("the first read after the cut took {:.2} s", first.took.as_secs_f32());
+    println!("the first read after the cut took {:.2} s:\n{}{}", first.took.as_secs_f32(), first.err, first.out);
     assert!(first.code == 0 && first.out.contains("prices"), "{first:?}");
     assert!(first.took < TIMEOUT + MARGIN, "the first read after the cut took {:?}", first.took);
     scene.proxy.await_link(false);
