@@ -205,6 +205,8 @@ fn known_absence_is_recorded_and_a_creation_ends_it() {
 fn the_link_is_found_down_at_once_and_up_again_soon() {
     let (mut scene, _cluster) = Scene::with_cluster(&[]);
     scene.proxy.get(MAPS);
+    // The client has its answer's last byte a moment before the record has.
+    eventually("the list is recorded", || scene.proxy.metric("lite_apiserver_record_views") > 0);
     // No waiting for probes: the first request that fails finds out.
     scene.upstream.cut();
     assert_eq!(scene.proxy.get(MAPS).status(), 200);
