@@ -32,6 +32,8 @@ pub(super) struct Wire {
     /// The upstream answered before the request's body was through, or closed that direction: what is still written is
     /// dropped (so that the answer can be read), and the connection is not used again.
     deaf: bool,
+    /// It was read or written since it was last asked whether it is open: it was, then.
+    used: bool,
 }
 
 /// What a look at the connection showed.
@@ -48,7 +50,7 @@ enum Seen {
 impl Wire {
     /// `socket` is non-blocking, the handshake is done.
     pub(super) fn new(socket: TcpStream, tls: ClientConnection, pulse: Arc<Pulse>) -> Self {
-        Self { socket: Arc::new(socket), tls, buffers: TidalBuffers::default(), pulse, deaf: false }
+        Self { socket: Arc::new(socket), tls, buffers: TidalBuffers::default(), pulse, deaf: false, used: false }
     }
 
     /// Takes in what has arrived, until there is plaintext or nothing more. Never waits. An end without `close_notify` is
@@ -79,8 +81,12 @@ impl Wire {
 
     /// `Ok(None)`: nothing yet, and this thread is not to wait here.
     fn receive(&mut self, mut attempt: Option<&mut Attempt>) -> Result<Option<bool>, Fault> {
+        self.used = true;
+        let begins = attempt.as_ref().is_some_and(|attempt| attempt.answer_by.is_none());
+        // The head's first byte is a round trip away: waiting comes before looking.
+        let mut seen = if begins && self.tls.wants_read() { Seen::Nothing } else { self.look()? };
         loop {
-            match self.look()? {
+            match seen {
                 Seen::Plaintext => {
                     let amount = self
                         .tls
@@ -102,6 +108,7 @@ impl Wire {
                 .waits()
                 .on(self.socket.as_fd(), PollFlags::IN, Some(by))
                 .map_err(|interrupted| Fault::from_wait(interrupted, || Fault::FirstByte))?;
+            seen = self.look()?;
         }
     }
 
@@ -185,8 +192,12 @@ impl Transport for Wire {
     }
 
     /// Asked when a connection goes into the pool and when it is to come out. Late session tickets (RFC 8446 section
-    /// 4.6.1) are taken in; an end, an alert or an answer to nothing close it.
+    /// 4.6.1) are taken in; an end, an alert or an answer to nothing close it. Before it goes in, it was read a moment ago:
+    /// what rustls has taken in is all that is looked at.
     fn is_open(&mut self) -> bool {
+        if std::mem::take(&mut self.used) {
+            return !self.deaf && self.tls.wants_read() && !self.tls.wants_write();
+        }
         let only_fresh = attempt::current(|attempt| attempt.is_some_and(|attempt| attempt.only_fresh));
         !only_fresh && !self.deaf && matches!(self.look(), Ok(Seen::Nothing))
     }

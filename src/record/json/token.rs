@@ -10,6 +10,10 @@ const DEEPEST: usize = 1000;
 /// The longest key or value that is handed on: names are at most 253 bytes, uids 36, labels 63.
 const LONGEST_STRING: usize = 1024;
 
+/// Deepest tokens that are told: what is to be known of an object stands at depth 3 of it, and it at most 3 deeper in a
+/// Table in a list. What is below is checked and stepped over, which is most of every list.
+const TOLD: usize = 6;
+
 /// What the tokenizer tells, with the depth at which it stands: 0 is the whole value, 1 a member of the outermost
 /// object or array.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,8 +66,13 @@ impl Tokenizer {
         }
     }
 
+    /// How deep it stands, as far as it tells: whoever counts the tokens told comes to the same.
     pub(super) fn depth(&self) -> usize {
-        self.open.len()
+        self.open.len().min(TOLD)
+    }
+
+    fn is_told(&self) -> bool {
+        self.open.len() <= TOLD
     }
 
     /// Whether one whole value has been seen. A number at the top is whole only when something follows; no object is one.
@@ -76,13 +85,17 @@ impl Tokenizer {
         self.expect == Expect::Value && self.open.is_empty() && !self.in_string
     }
 
-    /// Goes on through `bytes` from `at`. Returns after each token, with where it stands after it; `None` at the end of
+    /// Goes on through `bytes` from `at`. Returns after each token that is told, with where it stands after it; `None` at the end of
     /// the bytes, or once the value is whole.
-    pub(super) fn next<'s>(&'s mut self, bytes: &[u8], at: &mut usize) -> Result<Option<Token<'s>>, Malformed> {
+    pub(super) fn next<'s>(&'s mut self, bytes: &'s [u8], at: &mut usize) -> Result<Option<Token<'s>>, Malformed> {
         while let Some(&b) = bytes.get(*at) {
+            let told = self.is_told();
             if self.in_string {
                 if self.string(bytes, at)? {
-                    return Ok(Some(self.end_of_string()));
+                    if told {
+                        return Ok(Some(self.end_of_string()));
+                    }
+                    self.end_of_string();
                 }
                 continue;
             }
@@ -103,17 +116,36 @@ impl Tokenizer {
             }
             *at += 1;
             match (self.expect, b) {
-                (Expect::Key | Expect::KeyOrClose, b'"') => self.begin_string(true),
-                (Expect::Value | Expect::ValueOrClose, b'"') => self.begin_string(false),
+                (Expect::Key | Expect::KeyOrClose | Expect::Value | Expect::ValueOrClose, b'"') => {
+                    let is_key = matches!(self.expect, Expect::Key | Expect::KeyOrClose);
+                    let rest = &bytes[*at..];
+                    let length = plain_run(rest);
+                    if rest.get(length) != Some(&b'"') {
+                        // With escapes, or cut.
+                        self.begin_string(is_key);
+                        continue;
+                    }
+                    *at += length + 1;
+                    self.string_ended(is_key);
+                    if told {
+                        return Ok(Some(string_token(is_key, &rest[..length])));
+                    }
+                }
                 (Expect::Colon, b':') => self.expect = Expect::Value,
                 (Expect::CommaOrClose, b',') => {
                     self.expect = if self.open.last() == Some(&b'{') { Expect::Key } else { Expect::Value };
                 }
                 (Expect::KeyOrClose | Expect::CommaOrClose, b'}') if self.open.last() == Some(&b'{') => {
-                    return Ok(Some(self.close()));
+                    self.close();
+                    if told {
+                        return Ok(Some(Token::Close));
+                    }
                 }
                 (Expect::ValueOrClose | Expect::CommaOrClose, b']') if self.open.last() == Some(&b'[') => {
-                    return Ok(Some(self.close()));
+                    self.close();
+                    if told {
+                        return Ok(Some(Token::Close));
+                    }
                 }
                 (Expect::Value | Expect::ValueOrClose, b'{' | b'[') => {
                     if self.open.len() == DEEPEST {
@@ -121,11 +153,15 @@ impl Tokenizer {
                     }
                     self.open.push(b);
                     self.expect = if b == b'{' { Expect::KeyOrClose } else { Expect::ValueOrClose };
-                    return Ok(Some(Token::Open(b)));
+                    if self.is_told() {
+                        return Ok(Some(Token::Open(b)));
+                    }
                 }
                 (Expect::Value | Expect::ValueOrClose, b'-' | b'0'..=b'9' | b't' | b'f' | b'n') => {
                     self.expect = Expect::Scalar;
-                    return Ok(Some(Token::Scalar(b)));
+                    if told {
+                        return Ok(Some(Token::Scalar(b)));
+                    }
                 }
                 _ => return Err(Malformed::Syntax),
             }
@@ -148,7 +184,7 @@ impl Tokenizer {
             *at += 1;
             return Ok(false);
         }
-        let stop = rest.iter().position(|&b| b == b'"' || b == b'\\' || b < 0x20).unwrap_or(rest.len());
+        let stop = plain_run(rest);
         self.keep(&rest[..stop]);
         *at += stop;
         match rest.get(stop) {
@@ -170,32 +206,58 @@ impl Tokenizer {
 
     fn keep(&mut self, bytes: &[u8]) {
         // Only what stands near the top is of interest; one byte too many marks what is too long.
-        if self.open.len() <= 6 && self.text.len() <= LONGEST_STRING {
+        if self.is_told() && self.text.len() <= LONGEST_STRING {
             let room = LONGEST_STRING + 1 - self.text.len();
             self.text.extend_from_slice(&bytes[..bytes.len().min(room)]);
         }
     }
 
     fn end_of_string(&mut self) -> Token<'_> {
-        let is_key = self.is_key;
+        self.string_ended(self.is_key);
+        string_token(self.is_key, &self.text)
+    }
+
+    fn string_ended(&mut self, is_key: bool) {
         if is_key {
             self.expect = Expect::Colon;
         } else {
             self.value_ended();
         }
-        let text: &[u8] = if self.text.len() > LONGEST_STRING { b"" } else { &self.text };
-        if is_key { Token::Key(text) } else { Token::Text(text) }
     }
 
-    fn close(&mut self) -> Token<'static> {
+    fn close(&mut self) {
         self.open.pop();
         self.value_ended();
-        Token::Close
     }
 
     fn value_ended(&mut self) {
         self.expect = if self.open.is_empty() { Expect::Done } else { Expect::CommaOrClose };
     }
+}
+
+fn string_token(is_key: bool, text: &[u8]) -> Token<'_> {
+    let text = if text.len() > LONGEST_STRING { b"" } else { text };
+    if is_key { Token::Key(text) } else { Token::Text(text) }
+}
+
+/// How many bytes come before the first quote, backslash or control byte; eight at a time, since strings are most of all
+/// JSON.
+fn plain_run(bytes: &[u8]) -> usize {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    const HIGHS: u64 = u64::from_le_bytes([0x80; 8]);
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (index, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        // The lowest high bit is that of the first byte below `than`: a borrow only troubles the bytes above one.
+        let below = |word: u64, than: u8| word.wrapping_sub(ONES * u64::from(than)) & !word & HIGHS;
+        let is = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
+        let stops = below(word, 0x20) | is(b'"') | is(b'\\');
+        if stops != 0 {
+            return index * 8 + stops.trailing_zeros() as usize / 8;
+        }
+    }
+    let ends = |b: &u8| matches!(b, b'"' | b'\\') || *b < 0x20;
+    words.len() * 8 + rest.iter().position(ends).unwrap_or(rest.len())
 }
 
 /// A member of an object: its key as written, where the key's opening quote stands, and its value's range.
@@ -238,4 +300,40 @@ pub(super) fn members(object: &[u8]) -> Result<Vec<Span>, Malformed> {
         }
     }
     if tokens.is_done() { Ok(found) } else { Err(Malformed::Truncated) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plain_run_ends_at_the_first_byte_that_means_something() {
+        for before in 0..20 {
+            for stop in 0..=255_u8 {
+                for after in [b'a', 0, b'"', 0x1f, 0x80, 0xff] {
+                    let mut text = vec![0xc3; before];
+                    text.push(stop);
+                    text.extend_from_slice(&[after; 9]);
+                    let slow = text.iter().position(|b| matches!(b, b'"' | b'\\') || *b < 0x20).unwrap_or(text.len());
+                    assert_eq!(plain_run(&text), slow, "{text:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_deep_is_stepped_over_and_still_checked() {
+        let told = |text: &str| {
+            let (mut tokens, mut at, mut count) = (Tokenizer::new(), 0, 0);
+            while tokens.next(text.as_bytes(), &mut at)?.is_some() {
+                count += 1;
+            }
+            Ok::<_, Malformed>((count, tokens.is_done(), tokens.depth()))
+        };
+        let nest = |inner: &str| format!("[[[[[[{inner}]]]]]]");
+        assert_eq!(told(&nest("1")), Ok((13, true, 0)));
+        assert_eq!(told(&nest("[{\"a\":[1,\"b\"]},{}],2")), Ok((13, true, 0)));
+        assert_eq!(told(&nest("[{\"a\":[1,\"b\"},{}]")), Err(Malformed::Syntax));
+        assert_eq!(told("[[[[[[[[1,"), Ok((6, false, TOLD)));
+    }
 }

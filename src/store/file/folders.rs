@@ -1,7 +1,7 @@
 //! Which views there are: the folders that have been looked into, and their views. Nothing is looked into before
 //! somebody asks.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -21,11 +21,16 @@ use super::view::View;
 const IDLE: Duration = Duration::from_secs(300);
 /// Above so many objects in all indices those go that nobody has asked for longest: about 20 MB.
 const OBJECTS: usize = 100_000;
+/// So many paths are remembered as being not there.
+const ABSENT: usize = 1000;
 
 #[derive(Default)]
 pub(super) struct Folders {
     /// By scope and path.
     known: Mutex<HashMap<(String, String), Arc<Folder>>>,
+    /// What is not on the disk, unless it is known: nobody else makes folders. Every get asks for the collections that
+    /// might hold its object.
+    absent: Mutex<HashSet<(String, String)>>,
     /// Whether every folder on the disk is known.
     all: Mutex<bool>,
 }
@@ -68,16 +73,27 @@ impl Folders {
             let path = layout::folder(&shared.root, scope, path);
             Arc::new(Folder { path, views: Mutex::new(None) })
         };
-        Arc::clone(known.entry((scope.to_owned(), path.to_owned())).or_insert_with(new))
+        let key = (scope.to_owned(), path.to_owned());
+        lock(&self.absent).remove(&key);
+        Arc::clone(known.entry(key).or_insert_with(new))
     }
 
     /// The folder of a scope and path if it is known, or there.
     fn folder(&self, shared: &Shared, scope: &str, path: &str) -> Option<Arc<Folder>> {
-        let known = lock(&self.known).get(&(scope.to_owned(), path.to_owned())).cloned();
+        let key = (scope.to_owned(), path.to_owned());
+        let known = lock(&self.known).get(&key).cloned();
         if known.is_none() {
-            // Paths that are not recorded are asked for all the time; they must not fill the memory.
+            if lock(&self.absent).contains(&key) {
+                return None;
+            }
             let dir = layout::folder(&shared.root, scope, path);
             if matches!(shared.disk.list(&dir), Err(error) if error.kind() == io::ErrorKind::NotFound) {
+                let mut absent = lock(&self.absent);
+                // Paths that are not recorded are asked for all the time; they must not fill the memory.
+                if absent.len() >= ABSENT {
+                    absent.clear();
+                }
+                absent.insert(key);
                 return None;
             }
         }
