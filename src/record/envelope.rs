@@ -1,7 +1,7 @@
 //! A collection's envelope, whatever its encoding.
 
 use super::compose::{ListWriter, Sizes};
-use super::{Encoding, EventKind, StatusBody, TypeMeta, json, protobuf};
+use super::{Encoding, EventKind, Malformed, StatusBody, TypeMeta, json, protobuf};
 
 /// What is left of a list without its objects, and what is made of it again: lists, single objects, watch events.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,6 +125,17 @@ impl Envelope {
         match &self.0 {
             Form::Json(_) => json::put_error(status, out),
             Form::Protobuf(_) => protobuf::put_error(status, out),
+        }
+    }
+
+    /// `metadata.labels` of one of its objects; of a Table's row, those of the object that the row shows.
+    ///
+    /// # Errors
+    /// It is no object of this encoding, or its labels are not text.
+    pub fn labels(&self, object: &[u8]) -> Result<Vec<(String, String)>, Malformed> {
+        match &self.0 {
+            Form::Json(envelope) => envelope.labels(object),
+            Form::Protobuf(_) => protobuf::labels(object),
         }
     }
 

@@ -198,6 +198,18 @@ impl Envelope {
         (text, tail)
     }
 
+    /// The labels of one of its objects.
+    ///
+    /// # Errors
+    /// It is no object, or its labels are not text.
+    pub(in crate::record) fn labels(&self, object: &[u8]) -> Result<Vec<(String, String)>, Malformed> {
+        if !self.is_table() {
+            return super::labels(object);
+        }
+        let shown = token::members(object)?.into_iter().find(|m| m.key == b"object");
+        shown.map_or(Err(Malformed::NoName), |shown| super::labels(&object[shown.value]))
+    }
+
     /// One object as the answer to a get.
     pub(in crate::record) fn object(&self, bytes: &[u8], flags: u32, resource_version: &str, out: &mut Vec<u8>) {
         if self.is_table() {
