@@ -25,6 +25,8 @@ mod recall;
 mod relay;
 mod service;
 mod tell;
+#[cfg(test)]
+mod tests;
 
 pub use heal::Healing;
 pub use service::{Service, ServiceOptions};

@@ -268,6 +268,12 @@ impl Holes {
         }
     }
 
+    /// What is due by `now`, if anything is.
+    #[cfg(test)]
+    pub(super) fn due(&self, now: Instant) -> Option<(ViewKey, Relist)> {
+        self.views().take_due(now)
+    }
+
     /// A re-list of `key` has ended. Where something waits still, it is tried again: soon after one that `worked` (the
     /// watch began after it), later after one that did not, each time after twice as long, and not at all where nobody
     /// watches any more.

@@ -173,7 +173,8 @@ pub(super) struct Part<'a> {
 }
 
 impl Part<'_> {
-    fn sizes(&self) -> io::Result<Sizes> {
+    /// How long a list of it will be.
+    pub(super) fn sizes(&self) -> io::Result<Sizes> {
         let mut sizes = self.envelope.sizes();
         if self.selection.needs_labels() {
             self.each(&mut |reference, bytes| {
