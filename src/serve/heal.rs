@@ -1,7 +1,6 @@
 //! Lists anew, one view at a time, what a watch has left a hole in ([`super::holes`]): with the credentials and the
 //! header fields of the client whose watch it was, and recorded like any list. One thread, owned by whoever started it.
 
-use super::counters::Source;
 use super::holes::Relist;
 use super::keep::Recorder;
 use super::relay;
@@ -80,7 +79,6 @@ impl Service {
             Err(e) => return Err(outcome_of(e).1),
         };
         let status = answer.status;
-        self.counters.answered(&asked.request, status, Source::Upstream);
         match decide::after(&asked.request, now, Keep::Collection, Outcome::Answered { status, etcd_failed: false }) {
             Next::Relay(Keep::Collection) => self.take_list(key, &asked, answer),
             Next::RelayAndDrop => {
@@ -127,9 +125,7 @@ impl Service {
         if !self.holes.contains(key) {
             return;
         }
-        let Ok(Some(collection)) = self.store.collection(key) else { return };
-        let Some(version) = collection.version() else { return };
-        drop(collection);
+        let Some((Some(version), _)) = self.standing(key) else { return };
         let fold = |changes: &[Change<'_>]| {
             let folded = self.store.fold(key, changes);
             folded.inspect_err(|e| log::warn!("{}: what was told meanwhile cannot be recorded: {e}", key.path))

@@ -99,9 +99,8 @@ impl Events {
         if begins == Begins::After
             && !request.accept.wants_conversion()
             && let Ok(key) = around.answer.key(around.service, around.asked, None)
-            && let Err(why) = fold.settle(key, around)
         {
-            log::warn!("{}: events are not recorded: {why}", around.asked.shown_target());
+            fold.settle(key, around);
         }
         Events { reader: WatchReader::new(encoding, max_object), fold }
     }
@@ -120,7 +119,8 @@ impl Events {
                 Ok(Some(frame)) => frame,
                 Ok(None) => break,
                 Err(e) => {
-                    self.fold.lose_track(around);
+                    // What it said came after all that was told before.
+                    self.fold.lose_track(1, around);
                     return Ok(Err(e.into()));
                 }
             };
@@ -181,13 +181,14 @@ impl Fold {
                 self.told
             );
             around.service.counters.not_recorded.fetch_add(1, Ordering::Relaxed);
-            self.lose_track(around);
+            // The collection may have been wrong for a while: only what is newer puts it right.
+            self.lose_track(1, around);
         }
         let told = version.max(self.told);
         let done = self.fold(frame, told, around);
         self.told = told;
         if done.is_err() {
-            self.lose_track(around);
+            self.lose_track(0, around);
         }
         done
     }
@@ -195,7 +196,7 @@ impl Fold {
     /// Finds the place of a watch whose view is known.
     fn open(&mut self, key: ViewKey, around: &Around<'_>) -> Result<(), NotKept> {
         match self.begins {
-            Begins::After => self.settle(key, around)?,
+            Begins::After => self.settle(key, around),
             Begins::WithState { .. } => {
                 let generation = around.service.store.begin_generation(&key)?;
                 self.place = Place::Initial(Box::new(Initial { key, generation, first: None }));
@@ -228,7 +229,7 @@ impl Fold {
                 let key = initial.key.clone();
                 let done = commit(*initial, frame, around);
                 around.service.fill_holes(&key);
-                self.settle(key, around)?;
+                self.settle(key, around);
                 return done;
             }
             (EventKind::Bookmark, Place::Initial(initial))
@@ -238,11 +239,11 @@ impl Fold {
             }
             (EventKind::Bookmark, Place::Adrift(key)) => {
                 self.told = version;
-                self.settle(key, around)?;
+                self.settle(key, around);
             }
             (EventKind::Bookmark, Place::Initial(initial)) => {
                 self.told = version;
-                self.settle(initial.key, around)?;
+                self.settle(initial.key, around);
             }
             (_, place) => self.place = place,
         }
@@ -252,7 +253,7 @@ impl Fold {
     /// Folds one event, or keeps it for when the collection is where it can be folded.
     fn fold(&mut self, frame: &Frame<'_>, told: Option<u64>, around: &Around<'_>) -> Result<(), NotKept> {
         if let Place::Behind(key, None) = &self.place {
-            self.settle(key.clone(), around)?;
+            self.settle(key.clone(), around);
         }
         let references: Vec<_> = frame.items().map(|item| (reference(&item), item.bytes)).collect();
         let changes = changes(frame, &references);
@@ -276,13 +277,14 @@ impl Fold {
     }
 
     /// Joins the collection that the watch follows upon, or waits for it to be listed anew.
-    fn settle(&mut self, key: ViewKey, around: &Around<'_>) -> Result<(), NotKept> {
+    fn settle(&mut self, key: ViewKey, around: &Around<'_>) {
         let service = around.service;
         let Some(told) = self.told else {
             self.place = Place::Adrift(key);
-            return Ok(());
+            return;
         };
-        let held = service.store.collection(&key)?.map(|c| (c.version(), c.info().complete));
+        // Without its index: this may be asked before the client has its answer.
+        let held = service.standing(&key);
         match held {
             Some((version, complete)) if Some(told) <= version => {
                 // What is missing will be told by this watch.
@@ -299,15 +301,15 @@ impl Fold {
                 self.place = Place::Behind(key.clone(), service.wait_for_list(&key, told, around.asked));
             }
         }
-        Ok(())
     }
 
-    /// Something that the watch told is not in its collection: it goes on as one that began after that.
-    fn lose_track(&mut self, around: &Around<'_>) {
+    /// Something that the watch told, `after` what counts as told, is not in its collection: it goes on as one that began
+    /// there.
+    fn lose_track(&mut self, after: u64, around: &Around<'_>) {
         let Place::Collection(key, _) = &self.place else { return };
         let key = key.clone();
         say(around.service, &key, Change::Incomplete);
-        let waiting = self.told.and_then(|told| around.service.wait_for_list(&key, told, around.asked));
+        let waiting = self.told.and_then(|told| around.service.wait_for_list(&key, told + after, around.asked));
         self.place = Place::Behind(key, waiting);
     }
 }

@@ -177,6 +177,13 @@ impl Service {
         own.map(|v| (v.key.representation, v.version)).collect()
     }
 
+    /// The version of a collection, and whether it is complete; `None`: it is not recorded.
+    pub(super) fn standing(&self, key: &ViewKey) -> Option<(Option<u64>, bool)> {
+        let views = self.store.views(&key.scope, &key.path);
+        let own = views.into_iter().find(|v| v.kind == Kind::Collection && v.key == *key)?;
+        Some((own.version, own.complete))
+    }
+
     /// Takes in a watch that has told all up to `since`, which is after what is recorded of its view. `None`: too many
     /// wait already.
     pub(super) fn wait_for_list(&self, key: &ViewKey, since: u64, asked: &Asked) -> Option<Arc<Waiting>> {

@@ -48,9 +48,9 @@ enum Step {
     Tear {
         list: u8,
     },
-    /// The next page is asked for; `expired`: with the token of another, newer list.
+    /// The next page is asked for; and is of another, newer list where its token has expired.
     NextPage {
-        expired: bool,
+        expired: Expired,
     },
     /// A client learns of the newest version, and nothing of it passes here.
     Elsewhere {
@@ -82,6 +82,15 @@ enum Step {
     Heal,
     Flush,
     Restart,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Expired {
+    No,
+    /// And the client was given another.
+    Told,
+    /// And nobody said so.
+    Untold,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -125,7 +134,10 @@ fn story(seed: u64) -> Vec<Step> {
             }
             10..=13 => Step::Arrive { list: dice.roll(4), all: !dice.is(3) },
             14 if dice.is(3) => Step::Tear { list: dice.roll(4) },
-            15 => Step::NextPage { expired: dice.is(6) },
+            15 => {
+                let expired = [Expired::Told, Expired::Untold, Expired::No][usize::from(dice.roll(6).min(2))];
+                Step::NextPage { expired }
+            }
             16 if dice.is(2) => Step::Elsewhere { view: dice.roll(4) },
             17..=18 => {
                 let begins = match dice.roll(8) {
@@ -256,7 +268,7 @@ fn answered(protobuf: bool) -> Answer<'static> {
     Answer { status: 200, headers, body: Box::new(io::empty()) }
 }
 
-impl<'s> Life<'s> {
+impl Life<'_> {
     fn list(&mut self, upstream: &Upstream, view: usize, limit: u8, lag: Option<u8>) {
         let version = lag.map_or(upstream.newest(), |lag| (upstream.newest() - u64::from(lag)).max(FIRST));
         let mut parameters = format!("limit={limit}");
@@ -302,13 +314,15 @@ impl<'s> Life<'s> {
         }
     }
 
-    fn next_page(&mut self, upstream: &Upstream, expired: bool) {
+    fn next_page(&mut self, upstream: &Upstream, expired: Expired) {
         if self.pages.is_empty() {
             return;
         }
         let (view, mut version, mut token, from, limit) = self.pages.remove(0);
-        if expired {
+        if expired != Expired::No {
             version = upstream.newest();
+        }
+        if expired == Expired::Told {
             token = format!("inconsistent-{token}");
         }
         let target = target(view, &format!("limit={limit}&continue={token}"));
@@ -472,12 +486,12 @@ fn check(life: &Life<'_>, upstream: &Upstream) -> Result<(), String> {
     for watch in &life.watches {
         watch.check()?;
     }
-    for view in 0..VIEWS.len() {
+    for (view, asked) in VIEWS.iter().enumerate() {
         let Some((version, list)) = recalled(life, upstream, view)? else { continue };
         let expected = upstream.list(version, &upstream.view(view, version), None);
         if list != expected {
             let shown = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
-            return Err(format!("{:?} at {version} is\n{}\nnot\n{}", VIEWS[view], shown(&list), shown(&expected)));
+            return Err(format!("{asked:?} at {version} is\n{}\nnot\n{}", shown(&list), shown(&expected)));
         }
     }
     Ok(())
@@ -506,10 +520,10 @@ fn recalled(life: &Life<'_>, upstream: &Upstream, view: usize) -> Result<Option<
     })
     .map_err(|e| e.to_string())?;
     list.tail(&mut out);
-    if out.len() as u64 != list.length() {
-        Err("its length is another than was told".into())
-    } else {
+    if out.len() as u64 == list.length() {
         Ok(Some((version, out)))
+    } else {
+        Err("its length is another than was told".into())
     }
 }
 
