@@ -280,13 +280,56 @@ pub enum Fits {
     TooLarge,
 }
 
-/// Decides whether a collection at `held` may answer a list that asks for a version, exactly or at least.
+/// How the resourceVersion of a list is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Match {
+    /// That version or any later one.
+    NotOlderThan,
+    /// That version and no other.
+    Exact,
+    /// Not at all: the request has a `continue` token, which only the upstream can honour.
+    Continued,
+}
+
+/// How a list means its resourceVersion; the error says why kube-apiserver would refuse it, with 422
+/// (`staging/src/k8s.io/apimachinery/pkg/apis/meta/internalversion/validation/validation.go`, `ValidateListOptions`).
 ///
-/// `continued`: the request has a `continue` token, which only the upstream can honour.
-pub fn fits(asked: Option<&str>, exact: bool, continued: bool, held: Option<u64>) -> Fits {
-    if continued {
+/// `matching` is its `resourceVersionMatch`; `limited`: it has a `limit`, and without a match then means exactly that
+/// version (`staging/src/k8s.io/apiserver/pkg/storage/etcd3/store.go`, `GetList`).
+pub fn version_match(
+    version: Option<&str>,
+    matching: Option<&str>,
+    limited: bool,
+    continued: bool,
+) -> Result<Match, &'static str> {
+    let matching = matching.filter(|m| !m.is_empty());
+    match (matching, version) {
+        (Some(_), None) => {
+            Err("resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided")
+        }
+        (Some(_), _) if continued => {
+            Err("resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden when continue is provided")
+        }
+        (Some("Exact"), Some("0")) => Err(
+            "resourceVersionMatch: Forbidden: resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+        ),
+        (Some("Exact"), _) => Ok(Match::Exact),
+        (Some("NotOlderThan"), _) => Ok(Match::NotOlderThan),
+        (Some(_), _) => {
+            Err("resourceVersionMatch: Unsupported value: supported values: \"Exact\", \"NotOlderThan\", \"\"")
+        }
+        (None, _) if continued => Ok(Match::Continued),
+        (None, Some(_)) if limited => Ok(Match::Exact),
+        (None, _) => Ok(Match::NotOlderThan),
+    }
+}
+
+/// Decides whether a collection at `held` may answer a list, or a get out of it, that asks for a version.
+pub fn fits(asked: Option<&str>, how: Match, held: Option<u64>) -> Fits {
+    if how == Match::Continued {
         return Fits::Expired;
     }
+    let exact = how == Match::Exact;
     let Some(asked) = asked.filter(|v| *v != "0") else { return Fits::Yes };
     match (asked.parse::<u64>(), held) {
         (Ok(asked), Some(held)) if exact && asked != held => Fits::Expired,
@@ -499,19 +542,46 @@ mod tests {
 
     #[test]
     fn a_list_is_served_where_the_record_is_what_it_asks_for() {
+        use Match::{Continued, Exact, NotOlderThan};
         let cases = [
-            (None, false, false, Fits::Yes),
-            (Some("0"), false, false, Fits::Yes),
-            (Some("9"), false, false, Fits::Yes),
-            (Some("8"), false, false, Fits::Yes),
-            (Some("10"), false, false, Fits::TooLarge),
-            (Some("9"), true, false, Fits::Yes),
-            (Some("8"), true, false, Fits::Expired),
-            (Some("10"), true, false, Fits::Expired),
-            (None, false, true, Fits::Expired),
+            (None, NotOlderThan, Fits::Yes),
+            (Some("0"), NotOlderThan, Fits::Yes),
+            // With a limit and without a match: `0` is any version all the same.
+            (Some("0"), Exact, Fits::Yes),
+            (Some("9"), NotOlderThan, Fits::Yes),
+            (Some("8"), NotOlderThan, Fits::Yes),
+            (Some("10"), NotOlderThan, Fits::TooLarge),
+            (Some("x"), NotOlderThan, Fits::Expired),
+            (Some("9"), Exact, Fits::Yes),
+            (Some("8"), Exact, Fits::Expired),
+            (Some("10"), Exact, Fits::Expired),
+            (None, Continued, Fits::Expired),
         ];
-        for (asked, exact, continued, want) in cases {
-            assert_eq!(fits(asked, exact, continued, Some(9)), want, "{asked:?} {exact} {continued}");
+        for (asked, how, want) in cases {
+            assert_eq!(fits(asked, how, Some(9)), want, "{asked:?} {how:?}");
+        }
+    }
+
+    #[test]
+    fn a_lists_version_is_meant_as_kube_apiserver_means_it() {
+        use Match::{Continued, Exact, NotOlderThan};
+        for (version, matching, limited, continued, want) in [
+            (None, None, false, false, Some(NotOlderThan)),
+            (Some("5"), None, false, false, Some(NotOlderThan)),
+            (Some("0"), Some("NotOlderThan"), true, false, Some(NotOlderThan)),
+            (Some("5"), Some("NotOlderThan"), true, false, Some(NotOlderThan)),
+            (Some("5"), Some("Exact"), false, false, Some(Exact)),
+            (Some("5"), None, true, false, Some(Exact)),
+            (None, None, true, false, Some(NotOlderThan)),
+            (None, Some(""), true, true, Some(Continued)),
+            (Some("0"), Some("Exact"), false, false, None),
+            (None, Some("Exact"), false, false, None),
+            (None, Some("NotOlderThan"), false, false, None),
+            (Some("5"), Some("Exact"), true, true, None),
+            (Some("5"), Some("Newest"), false, false, None),
+        ] {
+            let got = version_match(version, matching, limited, continued);
+            assert_eq!(got.ok(), want, "{version:?} {matching:?} {limited} {continued}");
         }
     }
 }

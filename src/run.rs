@@ -4,7 +4,7 @@
 use crate::admin::{Admin, Exposition, Pages};
 use crate::config::{Config, StoreConfig};
 use crate::front::{Counters, Handler, Server, ServerOptions, Tls, VerificationClock};
-use crate::serve::{Service, ServiceOptions};
+use crate::serve::{Healing, Service, ServiceOptions};
 use crate::store::{FileOptions, FileStore, MemoryStore, Store, StoreError};
 use crate::upstream::Upstream;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -46,6 +46,7 @@ pub fn run(config: &Config) -> Result<(), Failed> {
     let upstream = Upstream::new(&config.upstream).map_err(|e| failed(78, e.to_string()))?;
     let upstream = Arc::new(upstream);
     let service = Arc::new(Service::new(options(config), Arc::clone(&upstream), Arc::clone(&store)));
+    let healing = Healing::start(&service).map_err(|e| failed(71, format!("no thread can be started: {e}")))?;
     let server = bind(config, &service)?;
     let admin = start_admin(config, &service, server.counters())?;
     announce(config, &server, admin.as_ref());
@@ -57,6 +58,7 @@ pub fn run(config: &Config) -> Result<(), Failed> {
     log::info!("stopping: what is in flight may take {:?}", config.limits.shutdown_grace);
     server.stop(config.limits.shutdown_grace);
     upstream.shutdown();
+    healing.stop();
     service.keep_house();
     store.flush().map_err(|e| failed(74, format!("the record could not be made durable: {e}")))?;
     drop(admin);

@@ -6,30 +6,38 @@
 //! ```
 //!
 //! The stages are other rooms' work; this room hands each one's plain value to the next. It owns what lives as long as
-//! the daemon (the ledger of tokens, the counters, which watches are live) and no rule of its own: what is done is
+//! the daemon (the ledger of tokens, the counters, which watches are live, which wait for a list, lists in pages) and no rule of its own: what is done is
 //! decided in `decide`, how objects are read in `record`, how they last in `store`.
 
 mod counters;
 mod fields;
 mod find;
+mod heal;
 mod hold;
+mod holes;
 mod keep;
 mod keep_events;
 mod keep_list;
 mod live;
 mod moment;
+mod pages;
 mod recall;
 mod relay;
 mod service;
 mod tell;
+#[cfg(test)]
+mod tests;
 
+pub use heal::Healing;
 pub use service::{Service, ServiceOptions};
 
 use crate::decide::{self, Keep, Next, Outcome, Patience, Plan, Refusal, Situation};
 use crate::front::{Exchange, Handler};
 use crate::identity::Caller;
 use crate::request::ApiRequest;
+use crate::store::ViewKey;
 use crate::upstream::FetchError;
+use fields::Fields;
 use find::Finding;
 use std::io;
 
@@ -45,9 +53,22 @@ struct Asked {
     body: Option<Vec<u8>>,
     /// What that body contributes to the view's query.
     reply_query: Option<String>,
+    /// Of a list or a watch: the collections of its view before it was asked, by representation, and their versions.
+    held: Vec<(String, Option<u64>)>,
+    /// Of a watch: its header fields, with which the view is listed anew should it be necessary.
+    headers: Fields,
 }
 
 impl Asked {
+    /// The version below which an answer with the newest that there is shows that the upstream has gone back, as after an
+    /// etcd restore: what was recorded before the request was sent. `None`: the request is content with less than the
+    /// newest, or nothing was recorded.
+    fn back_below(&self, key: &ViewKey) -> Option<u64> {
+        let newest = self.request.query.resource_version().is_none();
+        let held = self.held.iter().find(|(representation, _)| *representation == key.representation);
+        held.filter(|_| newest).and_then(|(_, version)| *version)
+    }
+
     /// The target, for people.
     fn shown_target(&self) -> &str {
         &self.request.raw_target

@@ -1,7 +1,7 @@
 //! A collection's envelope, whatever its encoding.
 
 use super::compose::{ListWriter, Sizes};
-use super::{Encoding, EventKind, StatusBody, TypeMeta, json, protobuf};
+use super::{Encoding, EventKind, Facts, Malformed, StatusBody, TypeMeta, json, protobuf};
 
 /// What is left of a list without its objects, and what is made of it again: lists, single objects, watch events.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +20,25 @@ impl Envelope {
 
     pub(super) fn of_protobuf(envelope: protobuf::Envelope) -> Envelope {
         Envelope(Form::Protobuf(envelope))
+    }
+
+    /// The envelope of a list of objects of which only a watch has told, at this resourceVersion. `None`: there is none
+    /// to be made up, as of a Table, whose columns must be known.
+    pub fn of_objects(encoding: Encoding, object: &Facts, resource_version: &str) -> Option<Envelope> {
+        let TypeMeta { api_version, kind } = &object.type_meta;
+        if api_version.is_empty() || kind.is_empty() || kind == "Table" {
+            return None;
+        }
+        let list = TypeMeta { api_version: api_version.clone(), kind: format!("{kind}List") };
+        match encoding {
+            // What is typed in kube-apiserver begins with its type, and is bare in a list; a custom resource is neither.
+            Encoding::Json => json::Envelope::of_type(list, object.type_prefix == 0, resource_version),
+            Encoding::Protobuf => {
+                return protobuf::Envelope::of_type(list, resource_version).ok().map(Self::of_protobuf);
+            }
+        }
+        .ok()
+        .map(Self::of_json)
     }
 
     /// How the objects that belong to it are encoded.
@@ -125,6 +144,17 @@ impl Envelope {
         match &self.0 {
             Form::Json(_) => json::put_error(status, out),
             Form::Protobuf(_) => protobuf::put_error(status, out),
+        }
+    }
+
+    /// `metadata.labels` of one of its objects; of a Table's row, those of the object that the row shows.
+    ///
+    /// # Errors
+    /// It is no object of this encoding, or its labels are not text.
+    pub fn labels(&self, object: &[u8]) -> Result<Vec<(String, String)>, Malformed> {
+        match &self.0 {
+            Form::Json(envelope) => envelope.labels(object),
+            Form::Protobuf(_) => protobuf::labels(object),
         }
     }
 

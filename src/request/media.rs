@@ -125,6 +125,11 @@ impl Accept {
         self.entries.iter().any(|m| m.param("as") == Some("Table"))
     }
 
+    /// Whether the client asks for anything that kube-apiserver converts to without saying so in `Content-Type`.
+    pub fn wants_conversion(&self) -> bool {
+        self.entries.iter().any(|m| m.param("as").is_some())
+    }
+
     /// The media type that the client would like best; empty where it takes nothing.
     pub fn first(&self) -> &str {
         self.entries.first().map_or("", |m| &m.essence)

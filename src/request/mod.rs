@@ -6,10 +6,12 @@
 mod media;
 mod path;
 mod query;
+mod selector;
 
 pub use media::{Accept, MediaType, representation};
 pub use path::{Resource, Target};
 pub use query::Query;
+pub use selector::Selection;
 
 /// What kind of thing a request is: the rows of design.md's table "What is decided".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -100,11 +100,12 @@ impl Query {
         out
     }
 
-    /// Whether anything beside label and field selector selects the view.
-    pub fn selects_by_more_than_selectors(&self) -> bool {
-        self.pairs
-            .iter()
-            .any(|(n, _)| !NOT_SELECTING.contains(&n.as_str()) && n != "labelSelector" && n != "fieldSelector")
+    /// What beside label and field selector selects the view, sorted.
+    pub(super) fn other_selecting(&self) -> Vec<&(String, String)> {
+        let selects = |n: &str| !NOT_SELECTING.contains(&n) && n != "labelSelector" && n != "fieldSelector";
+        let mut others: Vec<_> = self.pairs.iter().filter(|(n, _)| selects(n)).collect();
+        others.sort();
+        others
     }
 
     pub(super) fn require_name(&mut self, name: &str) {
@@ -119,7 +120,7 @@ impl Query {
 
 /// A selector's requirements, sorted, with blanks folded and `==` written `=`. Commas inside the parentheses of
 /// `in (a,b)` part values, not requirements; those values are sorted too.
-fn requirements(selector: &str) -> Vec<String> {
+pub(super) fn requirements(selector: &str) -> Vec<String> {
     let mut found = Vec::new();
     let (mut depth, mut start) = (0_i32, 0);
     for (i, b) in selector.bytes().enumerate() {

@@ -39,6 +39,10 @@ pub(super) struct Counters {
     requests: Mutex<BTreeMap<Labels, u64>>,
     /// Answers that were passed on but could not be recorded.
     pub not_recorded: AtomicUsize,
+    /// Watches that did not follow upon what was recorded.
+    pub gaps: AtomicUsize,
+    /// Lists that the proxy asked for itself.
+    pub relists: AtomicUsize,
     /// Watches that are open now, from the upstream and from the record.
     pub watches: AtomicUsize,
 }
@@ -91,6 +95,18 @@ impl Counters {
             "counter",
             "Answers passed on but not recorded, for whatever reason.",
             self.not_recorded.load(Ordering::Relaxed) as u64,
+        );
+        page.single(
+            "lite_apiserver_gaps_total",
+            "counter",
+            "Watches that did not follow upon what was recorded of their view.",
+            self.gaps.load(Ordering::Relaxed) as u64,
+        );
+        page.single(
+            "lite_apiserver_relists_total",
+            "counter",
+            "Lists that the proxy asked for itself to fill a gap.",
+            self.relists.load(Ordering::Relaxed) as u64,
         );
         page.single(
             "lite_apiserver_watches",

@@ -3,7 +3,7 @@
 
 use crate::decide::Recorded;
 use crate::identity::SHARED_SCOPE;
-use crate::request::{ApiRequest, Class};
+use crate::request::{ApiRequest, Class, Selection};
 use crate::store::{Kind, ObjectRef, Store, ViewInfo, ViewKey};
 use std::time::SystemTime;
 
@@ -17,8 +17,13 @@ pub(super) enum Found {
     Document(ViewKey),
     /// A 404 that the upstream gave.
     Absent(ViewKey),
-    /// A whole collection.
-    Collection(ViewKey),
+    /// A collection.
+    Collection {
+        /// Which.
+        key: ViewKey,
+        /// What of it the answer is.
+        selection: Selection,
+    },
     /// One object of a collection.
     Member {
         /// The collection.
@@ -76,6 +81,9 @@ pub(super) fn find(store: &dyn Store, request: &ApiRequest, scope: &str, extra: 
     if request.class == Class::Object && request.query.selecting().is_empty() {
         candidates.extend(members(store, request, scope));
     }
+    if matches!(request.class, Class::List | Class::Watch) {
+        candidates.extend(wider(store, request, scope));
+    }
     choose(request, candidates)
 }
 
@@ -94,20 +102,48 @@ impl Candidate {
             (Kind::Document, Class::Watch) => return None,
             (Kind::Document, _) if representation == ABSENT => Found::Absent(key),
             (Kind::Document, _) => Found::Document(key),
-            (Kind::Collection, Class::List | Class::Watch) => Found::Collection(key),
+            (Kind::Collection, Class::List | Class::Watch) => {
+                Found::Collection { key, selection: Selection::default() }
+            }
             (Kind::Collection, _) => return None,
         };
         Some(Candidate { found, representation, version: view.version, recorded_at: view.recorded_at })
     }
 
     /// Whether this says something newer than `other`: by the object's own version where both have one, else by when
-    /// the upstream last confirmed it. That something is not there has no version.
+    /// the upstream last confirmed it. That something is not there has no version. What would have to be cut out of
+    /// something wider must be newer for certain.
     fn is_newer_than(&self, other: &Candidate) -> bool {
         match (self.version, other.version) {
             (Some(a), Some(b)) if a != b => a > b,
+            _ if matches!(&self.found, Found::Collection { selection, .. } if !selection.is_everything()) => false,
             _ => self.recorded_at > other.recorded_at,
         }
     }
+}
+
+/// The complete collections out of which a list could be cut.
+fn wider(store: &dyn Store, request: &ApiRequest, scope: &str) -> Vec<Candidate> {
+    let Some(resource) = request.target.resource() else { return Vec::new() };
+    let own = request.target.view_path();
+    let mut found = Vec::new();
+    for view in resource.covering_paths().iter().flat_map(|p| store.views(scope, p)) {
+        if view.kind != Kind::Collection || !view.complete {
+            continue;
+        }
+        let namespace = resource.namespace.as_deref().filter(|_| view.key.path != own);
+        let selection = Selection::out_of(&view.key.query, &request.query, namespace);
+        // The very view that is asked for is a candidate already.
+        if let Some(selection) = selection.filter(|s| !s.is_everything()) {
+            found.push(Candidate {
+                representation: view.key.representation.clone(),
+                version: view.version,
+                recorded_at: view.recorded_at,
+                found: Found::Collection { key: view.key, selection },
+            });
+        }
+    }
+    found
 }
 
 /// What the collections that cover an object say of it.

@@ -2,16 +2,19 @@
 
 use super::counters::Source;
 use super::find::{Finding, Found};
+use super::recall::Part;
 use super::{Asked, Service, tell};
 use crate::decide::{self, Opening, Refusal};
 use crate::front::{BodyLength, BodyWriter, Ends, Exchange};
 use crate::record::{Envelope, EventKind};
+use crate::request::Selection;
 use crate::store::Collection;
 use crate::upstream::{Epoch, LinkState};
 use ring::rand::{SecureRandom, SystemRandom};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How often a held watch is sent a bookmark, if it asked for bookmarks: as often as kube-apiserver's own
@@ -40,9 +43,10 @@ impl Service {
         // Taken before the link's state is acted on, so that no return of the link is missed.
         let up = self.upstream.link().up_epoch();
         let begun = Instant::now();
-        let Some((collection, envelope)) = self.collection_of(finding) else {
+        let Some((collection, envelope, selection)) = self.collection_of(finding) else {
             return self.refuse(exchange, asked, Refusal::NotRecorded, "");
         };
+        let part = Part { collection: &*collection, envelope: &envelope, selection };
         let query = &asked.request.query;
         let bookmarks = query.flag("allowWatchBookmarks");
         let version = collection.version();
@@ -59,7 +63,7 @@ impl Service {
         let mut frame = Vec::new();
         match opening {
             Opening::Everything { bookmark } => {
-                send_everything(&*collection, &envelope, &mut out)?;
+                send_everything(&part, &mut out)?;
                 if bookmark {
                     envelope.bookmark(&held_at, true, &mut frame);
                 }
@@ -97,25 +101,23 @@ impl Service {
         out.finish()
     }
 
-    /// The collection that a finding names, with its envelope.
-    pub(super) fn collection_of(&self, finding: &Finding) -> Option<(std::sync::Arc<dyn Collection>, Envelope)> {
-        let Some(Found::Collection(key) | Found::Member { collection: key, .. }) = &finding.found else {
-            return None;
-        };
+    /// The collection that a finding names, its envelope, and what of it is asked for.
+    fn collection_of<'f>(&self, finding: &'f Finding) -> Option<(Arc<dyn Collection>, Envelope, &'f Selection)> {
+        let Some(Found::Collection { key, selection }) = &finding.found else { return None };
         let collection = self.store.collection(key).ok().flatten()?;
         let envelope = Envelope::decode(&collection.envelope())?;
-        Some((collection, envelope))
+        Some((collection, envelope, selection))
     }
 }
 
-/// Each object of the collection as an ADDED event.
-fn send_everything(collection: &dyn Collection, envelope: &Envelope, out: &mut BodyWriter<'_>) -> io::Result<()> {
+/// Each object that is asked for as an ADDED event.
+fn send_everything(part: &Part<'_>, out: &mut BodyWriter<'_>) -> io::Result<()> {
     let mut frame = Vec::new();
     let mut first = true;
-    collection.each(&mut |object, bytes| {
+    part.each(&mut |object, bytes| {
         frame.clear();
         let version = object.version.map(|v| v.to_string()).unwrap_or_default();
-        envelope.event(EventKind::Added, bytes, object.flags, &version, first, &mut frame);
+        part.envelope.event(EventKind::Added, bytes, object.flags, &version, first, &mut frame);
         first = false;
         out.write_all(&frame)
     })
@@ -127,7 +129,7 @@ struct Held {
     /// When it is to end.
     end: Instant,
     /// Ends when the link is back; `None` once it is.
-    up: Option<std::sync::Arc<Epoch>>,
+    up: Option<Arc<Epoch>>,
 }
 
 impl Held {

@@ -4,11 +4,10 @@
 //! write, it stops recording, says so, counts, and lets the bytes pass.
 
 use super::find::ABSENT;
-use super::keep_events::Events;
+use super::keep_events::{Around, Events};
 use super::keep_list::List;
 use super::{Asked, Service, fields};
 use crate::decide::Keep;
-use crate::front::BodyWriter;
 use crate::identity::{Claims, TokenHash};
 use crate::record::{Encoding, Malformed, ObjectReader, TypeMeta, minted_token};
 use crate::request::{Class, representation};
@@ -27,6 +26,7 @@ pub(super) struct Recorder<'a> {
     asked: &'a Asked,
     answer: Kept,
     sort: Sort,
+    gave_up: bool,
 }
 
 /// What is kept of an answer's head.
@@ -76,6 +76,8 @@ pub(super) enum NotKept {
     TooLong,
     /// The caller's token has not been accepted.
     NoScope,
+    /// Nobody has said what stands around a list of these objects.
+    NoEnvelope,
 }
 
 impl fmt::Display for NotKept {
@@ -86,6 +88,7 @@ impl fmt::Display for NotKept {
             NotKept::MediaType(t) => write!(f, "nothing is known of the media type {t:?}"),
             NotKept::TooLong => f.write_str("it is longer than --max-object-size"),
             NotKept::NoScope => f.write_str("the upstream has not accepted the client's token"),
+            NotKept::NoEnvelope => f.write_str("nothing is known of what stands around a list of such objects"),
         }
     }
 }
@@ -110,7 +113,7 @@ impl<'a> Recorder<'a> {
             content_type: fields::get(&answer.headers, "content-type").unwrap_or_default().to_owned(),
             head: fields::to_keep(&answer.headers),
         };
-        let mut recorder = Recorder { service, asked, answer: kept, sort: Sort::Nothing };
+        let mut recorder = Recorder { service, asked, answer: kept, sort: Sort::Nothing, gave_up: false };
         match recorder.begin(
             keep,
             fields::get(&answer.headers, "content-encoding").is_some_and(|c| c != "gzip" || keep == Keep::Refresh),
@@ -142,11 +145,11 @@ impl<'a> Recorder<'a> {
             Keep::Collection => {
                 Sort::List(Box::new(List::new(encoding.ok_or_else(unknown)?, self.service.options.max_object_size)))
             }
-            Keep::Events => Sort::Events(Box::new(Events::new(
-                encoding.ok_or_else(unknown)?,
-                self.service.options.max_object_size,
-                &self.asked.request.query,
-            ))),
+            Keep::Events => {
+                let encoding = encoding.ok_or_else(unknown)?;
+                let max_object = self.service.options.max_object_size;
+                Sort::Events(Box::new(Events::new(encoding, max_object, &self.around())))
+            }
             Keep::Absence => Sort::Short(Vec::new(), Short::Absence),
             Keep::Reply => Sort::Short(Vec::new(), Short::Reply),
             Keep::Refresh => Sort::Short(Vec::new(), Short::Written),
@@ -209,9 +212,10 @@ impl<'a> Recorder<'a> {
     ///
     /// # Errors
     /// The client could not be written to.
-    pub(super) fn take_events(&mut self, bytes: &[u8], out: &mut BodyWriter<'_>) -> io::Result<()> {
+    pub(super) fn take_events(&mut self, bytes: &[u8], out: &mut dyn Write) -> io::Result<()> {
         let Sort::Events(events) = &mut self.sort else { return out.write_all(bytes) };
-        match events.take(bytes, self.service, self.asked, &self.answer, out)? {
+        let around = Around { service: self.service, asked: self.asked, answer: &self.answer };
+        match events.take(bytes, &around, out)? {
             Ok(()) => Ok(()),
             Err(why) => {
                 let held_back = events.take_rest();
@@ -227,12 +231,21 @@ impl<'a> Recorder<'a> {
         matches!(&self.sort, Sort::Events(_))
     }
 
-    /// The body has ended whole: what was recorded of it becomes the record.
-    pub(super) fn finish(mut self) {
+    fn around(&self) -> Around<'_> {
+        Around { service: self.service, asked: self.asked, answer: &self.answer }
+    }
+
+    /// The body has ended whole: what was recorded of it becomes the record. False where something was to be recorded
+    /// and could not be.
+    pub(super) fn finish(mut self) -> bool {
+        if self.gave_up {
+            return false;
+        }
         if matches!(self.sort, Sort::Unsure { .. })
             && let Err(why) = self.settle()
         {
-            return self.give_up(&why);
+            self.give_up(&why);
+            return false;
         }
         let done = match std::mem::replace(&mut self.sort, Sort::Nothing) {
             Sort::Nothing | Sort::Unsure { .. } | Sort::Events(_) => Ok(()),
@@ -242,9 +255,10 @@ impl<'a> Recorder<'a> {
             Sort::Short(body, Short::Reply) => self.keep_reply(&body),
             Sort::Short(body, Short::Written) => self.keep_written(&body),
         };
-        if let Err(why) = done {
-            self.give_up(&why);
+        if let Err(why) = &done {
+            self.give_up(why);
         }
+        done.is_ok()
     }
 
     fn finish_document(&self, writer: Box<dyn DocumentWriter>, reader: Option<ObjectReader>) -> Result<(), NotKept> {
@@ -350,13 +364,16 @@ impl<'a> Recorder<'a> {
     /// Stops recording: says why, and lets the rest pass.
     fn give_up(&mut self, why: &NotKept) {
         self.sort = Sort::Nothing;
+        self.gave_up = true;
         self.service.counters.not_recorded.fetch_add(1, Ordering::Relaxed);
         let target = self.asked.shown_target();
         match why {
             NotKept::NoScope => log::debug!("{target} is not recorded: {why}"),
             NotKept::MediaType(t) => self.service.warn_once(t, &format!("{target} is not recorded: {why}")),
             NotKept::Store(e) => self.service.warn_once(&e.to_string(), &format!("{target} is not recorded: {why}")),
-            NotKept::Malformed(_) | NotKept::TooLong => log::warn!("{target} is not recorded: {why}"),
+            NotKept::Malformed(_) | NotKept::TooLong | NotKept::NoEnvelope => {
+                log::warn!("{target} is not recorded: {why}");
+            }
         }
     }
 }

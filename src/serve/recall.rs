@@ -5,10 +5,11 @@ use super::find::{Finding, Found};
 use super::moment::{rfc3339, span};
 use super::tell::{self, Told};
 use super::{Asked, Service, fields};
-use crate::decide::{self, Fits, Refusal};
+use crate::decide::{self, Fits, Match, Refusal};
 use crate::front::{BodyLength, BodyWriter, Exchange};
-use crate::record::Envelope;
-use crate::store::{Collection, Document, ViewKey};
+use crate::record::{Envelope, Sizes};
+use crate::request::{ApiRequest, Class, Selection};
+use crate::store::{Collection, Document, ObjectRef, ViewKey};
 use std::io::{self, Write};
 use std::time::SystemTime;
 
@@ -24,7 +25,9 @@ impl Service {
                 other => other.err(),
             },
             Some(
-                Found::Collection(key) | Found::Member { collection: key, .. } | Found::Missing { collection: key },
+                Found::Collection { key, .. }
+                | Found::Member { collection: key, .. }
+                | Found::Missing { collection: key },
             ) => match self.store.collection(key) {
                 Ok(Some(collection)) => return self.recall_from(exchange, asked, finding, &*collection),
                 other => other.err(),
@@ -56,10 +59,12 @@ impl Service {
         collection: &dyn Collection,
     ) -> io::Result<()> {
         let query = &asked.request.query;
-        let exact = query.get("resourceVersionMatch") == Some("Exact");
-        let continued = query.get("continue").is_some_and(|c| !c.is_empty());
+        let how = match how_asked(&asked.request) {
+            Ok(how) => how,
+            Err(why) => return self.tell(exchange, asked, &tell::invalid_options(why)),
+        };
         let (version, wanted) = (collection.version(), query.resource_version().unwrap_or_default());
-        match decide::fits(query.resource_version(), exact, continued, version) {
+        match decide::fits(query.resource_version(), how, version) {
             Fits::Yes => {}
             Fits::Expired => return self.tell(exchange, asked, &tell::expired(wanted, version.unwrap_or_default())),
             Fits::TooLarge => return self.tell(exchange, asked, &tell::too_large(wanted, version.unwrap_or_default())),
@@ -70,7 +75,11 @@ impl Service {
         match &finding.found {
             Some(Found::Member { object, .. }) => self.recall_member(exchange, asked, collection, &envelope, object),
             Some(Found::Missing { .. }) => self.tell(exchange, asked, &not_found(asked)),
-            _ => self.recall_list(exchange, asked, collection, &envelope),
+            Some(Found::Collection { selection, .. }) => {
+                let part = Part { collection, envelope: &envelope, selection };
+                self.recall_list(exchange, asked, &part)
+            }
+            _ => self.refuse(exchange, asked, Refusal::NotRecorded, ""),
         }
     }
 
@@ -96,15 +105,16 @@ impl Service {
         out.finish()
     }
 
-    fn recall_list(
-        &self,
-        exchange: Exchange<'_>,
-        asked: &Asked,
-        collection: &dyn Collection,
-        envelope: &Envelope,
-    ) -> io::Result<()> {
-        let mut sizes = envelope.sizes();
-        collection.index(&mut |reference, length| sizes.add(length, reference.flags));
+    fn recall_list(&self, exchange: Exchange<'_>, asked: &Asked, part: &Part<'_>) -> io::Result<()> {
+        let Part { collection, envelope, .. } = *part;
+        // The answer's length is told before it is sent: what is selected by labels is read twice.
+        let sizes = match part.sizes() {
+            Ok(sizes) => sizes,
+            Err(e) => {
+                log::warn!("{}: the record cannot be read: {e}", asked.shown_target());
+                return self.refuse(exchange, asked, Refusal::NotRecorded, "");
+            }
+        };
         let content_type = content_type(&collection.info().key);
         let extra = [("content-type", content_type.as_bytes())];
         let version = collection.version().map(|v| v.to_string()).unwrap_or_default();
@@ -113,7 +123,7 @@ impl Service {
         let mut out = self.begin(exchange, asked, 200, &extra, collection.info().recorded_at, length)?;
         let mut piece = Vec::with_capacity(CHUNK);
         list.head(&mut piece);
-        collection.each(&mut |reference, bytes| {
+        part.each(&mut |reference, bytes| {
             list.object(bytes, reference.flags, &mut piece);
             if piece.len() >= CHUNK {
                 out.write_all(&piece)?;
@@ -150,6 +160,70 @@ impl Service {
         }
         exchange.respond(status, &headers, length)
     }
+}
+
+/// What of a collection is asked for.
+pub(super) struct Part<'a> {
+    pub(super) collection: &'a dyn Collection,
+    pub(super) envelope: &'a Envelope,
+    pub(super) selection: &'a Selection,
+}
+
+impl Part<'_> {
+    /// How long a list of it will be.
+    pub(super) fn sizes(&self) -> io::Result<Sizes> {
+        let mut sizes = self.envelope.sizes();
+        if self.selection.needs_labels() {
+            self.each(&mut |reference, bytes| {
+                sizes.add(bytes.len() as u64, reference.flags);
+                Ok(())
+            })?;
+        } else {
+            self.collection.index(&mut |reference, length| {
+                if self.selection.admits_key(&reference.key) {
+                    sizes.add(length, reference.flags);
+                }
+            });
+        }
+        Ok(sizes)
+    }
+
+    /// Calls `visit` with each object that is asked for, until it fails. Bytes are read only where need be.
+    pub(super) fn each(&self, visit: &mut dyn FnMut(&ObjectRef, &[u8]) -> io::Result<()>) -> io::Result<()> {
+        if self.selection.is_everything() {
+            return self.collection.each(visit);
+        }
+        if !self.selection.needs_labels() {
+            let mut keys = Vec::new();
+            self.collection.index(&mut |reference, _| {
+                if self.selection.admits_key(&reference.key) {
+                    keys.push(reference.key.clone());
+                }
+            });
+            return keys.iter().try_for_each(|key| {
+                let (reference, bytes) = self.collection.get(key).ok_or(io::ErrorKind::InvalidData)?;
+                visit(&reference, &bytes)
+            });
+        }
+        self.collection.each(&mut |reference, bytes| {
+            if !self.selection.admits_key(&reference.key) {
+                return Ok(());
+            }
+            let labels = self.envelope.labels(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+            if self.selection.admits_labels(&labels) { visit(reference, bytes) } else { Ok(()) }
+        })
+    }
+}
+
+/// How a request means its resourceVersion; only a list can mean it in more than one way.
+fn how_asked(request: &ApiRequest) -> Result<Match, &'static str> {
+    if request.class != Class::List {
+        return Ok(Match::NotOlderThan);
+    }
+    let query = &request.query;
+    let is_set = |name: &str, nothing: &str| query.get(name).is_some_and(|v| !v.is_empty() && v != nothing);
+    let (limited, continued) = (is_set("limit", "0"), is_set("continue", ""));
+    decide::version_match(query.resource_version(), query.get("resourceVersionMatch"), limited, continued)
 }
 
 /// The media type under which a collection is sent: kube-apiserver sends Tables and their kin as plain JSON.

@@ -8,13 +8,13 @@ use super::{Asked, Service};
 use crate::decide::{Keep, Patience};
 use crate::front::{BodyLength, BodyWriter, Ends, Exchange};
 use crate::identity::Identity;
-use crate::request::Class;
+use crate::request::{ApiRequest, Class};
 use crate::upstream::{Answer, Credentials, FetchError, Outgoing, OutgoingBody};
 use flate2::bufread::MultiGzDecoder;
 use std::io::{self, BufReader, Cursor, Read, Write};
 
 /// What is read from the upstream at a time: a TLS record's payload.
-const CHUNK: usize = 16 * 1024;
+pub(super) const CHUNK: usize = 16 * 1024;
 
 /// The same for a watch, which is mostly idle, and many are: less memory each.
 const EVENTS_CHUNK: usize = 4 * 1024;
@@ -36,10 +36,7 @@ impl Service {
         let request = &asked.request;
         let identity = &asked.caller.identity;
         let headers = fields::up(request, identity, &exchange.head.headers, keep, finding.found.is_some());
-        let credentials = match identity {
-            Identity::Certificate { common_name } => Credentials::Certificate(common_name.clone()),
-            Identity::Token { .. } | Identity::Anonymous => Credentials::None,
-        };
+        let credentials = credentials(identity);
         let first_byte = match patience {
             Patience::Short => self.options.timeout,
             Patience::Long => self.options.slow_timeout,
@@ -91,6 +88,24 @@ impl Service {
         } else {
             relay_body(answer.body, out, recorder)
         }
+    }
+}
+
+/// The credentials that an identity's requests go up with.
+pub(super) fn credentials(identity: &Identity) -> Credentials {
+    match identity {
+        Identity::Certificate { common_name } => Credentials::Certificate(common_name.clone()),
+        Identity::Token { .. } | Identity::Anonymous => Credentials::None,
+    }
+}
+
+/// An answer's body without the compression that we asked for.
+pub(super) fn plain_body<'a>(request: &ApiRequest, answer: &mut Answer<'a>) -> Box<dyn Read + 'a> {
+    let body = std::mem::replace(&mut answer.body, Box::new(io::empty()));
+    if fields::is_gzipped(request, &answer.headers) {
+        Box::new(MultiGzDecoder::new(BufReader::with_capacity(CHUNK, body)))
+    } else {
+        body
     }
 }
 

@@ -4,7 +4,9 @@ use super::Asked;
 use super::counters::Counters;
 use super::fields;
 use super::find::{self, Finding};
+use super::holes::{Holes, Relist, Waiting};
 use super::live::Live;
+use super::pages::OpenPages;
 use super::tell::{Outage, Told};
 use crate::admin::Exposition;
 use crate::decide::{self, Reader, Situation};
@@ -18,7 +20,7 @@ use std::collections::HashSet;
 use std::io::Read;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// The note under which the ledger of accepted tokens is kept.
 const LEDGER: &str = "ledger";
@@ -54,6 +56,8 @@ pub struct Service {
     pub(super) store: Arc<dyn Store>,
     pub(super) counters: Counters,
     pub(super) live: Arc<Live>,
+    pub(super) pages: OpenPages,
+    pub(super) holes: Holes,
     ledger: Mutex<Ledger>,
     ledger_changed: AtomicBool,
     /// When the link was last up in an earlier life of the daemon.
@@ -76,6 +80,8 @@ impl Service {
             store,
             counters: Counters::default(),
             live: Arc::new(Live::default()),
+            pages: OpenPages::default(),
+            holes: Holes::default(),
             ledger: Mutex::new(ledger),
             ledger_changed: AtomicBool::new(false),
             earlier_up,
@@ -157,7 +163,43 @@ impl Service {
         };
         let scope = caller.scope(&self.ledger());
         let reply_query = body.as_deref().map(|b| reply_query(&request, b));
-        Ok(Asked { request, caller, scope, body, reply_query })
+        let held = self.held(&request, scope.as_deref());
+        let headers = if request.class == Class::Watch { head.headers.clone() } else { Vec::new() };
+        Ok(Asked { request, caller, scope, body, reply_query, held, headers })
+    }
+
+    /// What collections of a list's or a watch's view there are, by representation, and at which versions.
+    pub(super) fn held(&self, request: &ApiRequest, scope: Option<&str>) -> Vec<(String, Option<u64>)> {
+        let (Some(scope), Class::List | Class::Watch) = (scope, request.class) else { return Vec::new() };
+        let query = request.query.selecting();
+        let views = self.store.views(scope, &request.target.view_path()).into_iter();
+        let own = views.filter(|v| v.kind == Kind::Collection && v.key.query == query);
+        own.map(|v| (v.key.representation, v.version)).collect()
+    }
+
+    /// The version of a collection, and whether it is complete; `None`: it is not recorded.
+    pub(super) fn standing(&self, key: &ViewKey) -> Option<(Option<u64>, bool)> {
+        let views = self.store.views(&key.scope, &key.path);
+        let own = views.into_iter().find(|v| v.kind == Kind::Collection && v.key == *key)?;
+        Some((own.version, own.complete))
+    }
+
+    /// Takes in a watch that has told all up to `since`, which is after what is recorded of its view. `None`: too many
+    /// wait already.
+    pub(super) fn wait_for_list(&self, key: &ViewKey, since: u64, asked: &Asked) -> Option<Arc<Waiting>> {
+        self.counters.gaps.fetch_add(1, Ordering::Relaxed);
+        let relist = || {
+            let query = asked.request.query.selecting();
+            let target = if query.is_empty() { key.path.clone() } else { format!("{}?{query}", key.path) };
+            Relist { caller: asked.caller.clone(), target, headers: asked.headers.clone() }
+        };
+        let waiting = self.holes.wait(key, since, relist);
+        match waiting {
+            // A list may have been committed since the watch was found to be ahead.
+            Some(_) => self.fill_holes(key),
+            None => self.warn_once("holes", "too many views wait to be listed anew; one is not recorded for now"),
+        }
+        waiting
     }
 
     /// Stage: what the record could answer.
@@ -275,8 +317,9 @@ impl Service {
         asked.caller.scope(&self.ledger())
     }
 
-    /// To be called every few seconds: keeps on disk what has to outlive the process.
+    /// To be called every few seconds: keeps on disk what has to outlive the process, drops what nobody will ask for.
     pub fn keep_house(&self) {
+        self.pages.sweep(Instant::now());
         if self.ledger_changed.swap(false, Ordering::AcqRel) {
             let bytes = self.ledger().encode();
             if let Err(e) = self.store.set_note(LEDGER, &bytes) {
@@ -301,6 +344,10 @@ impl Service {
     /// Writes the service's metrics.
     pub fn expose(&self, page: &mut Exposition) {
         self.counters.expose(page);
+        let pages = self.pages.len() as u64;
+        page.single("lite_apiserver_paged_lists", "gauge", "Lists of which some pages have come.", pages);
+        let holes = self.holes.len() as u64;
+        page.single("lite_apiserver_gaps", "gauge", "Views that wait to be listed anew.", holes);
         let down = matches!(self.upstream.link().state(), LinkState::Down { .. });
         page.single(
             "lite_apiserver_link_up",

@@ -117,6 +117,12 @@ pub(super) fn too_large(asked: &str, held: u64) -> Told {
     }
 }
 
+/// 422: a list whose options contradict each other, in kube-apiserver's own words (`NewInvalid` in the same file).
+pub(super) fn invalid_options(why: &str) -> Told {
+    let message = format!("ListOptions.meta.k8s.io \"\" is invalid: {why}");
+    Told { code: 422, reason: "Invalid", message, cause: None }
+}
+
 impl Told {
     /// The Status that says it.
     pub(super) fn status(&self) -> StatusBody {

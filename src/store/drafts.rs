@@ -122,7 +122,7 @@ pub(super) fn plan_fold<L>(held: &Index<L>, changes: &[Change<'_>]) -> FoldPlan 
                 };
                 let old_news = match current {
                     Some((version, same)) => same || !stands(object.version, version),
-                    None => plan.complete && object.version.is_some() && object.version <= plan.version,
+                    None => object.version.is_some() && object.version <= plan.version,
                 };
                 if !old_news {
                     plan.steps.push(i);
@@ -151,6 +151,7 @@ pub(super) fn plan_fold<L>(held: &Index<L>, changes: &[Change<'_>]) -> FoldPlan 
                 }
             }
             Change::Incomplete => plan.complete = false,
+            Change::Complete => plan.complete = true,
         }
         plan.applied += usize::from(before != (plan.steps.len(), plan.version, plan.complete));
     }
@@ -183,8 +184,7 @@ impl<L> Drafts<L> {
     pub(super) fn begin(&mut self, draft: u64, held: Option<&Index<L>>) {
         self.clock += 1;
         let base = match held {
-            Some(held) if held.complete => held.version,
-            Some(_) => None,
+            Some(held) => held.version,
             // Changes that wait in older drafts would be missing from a list that was read before them.
             None => self.open.values().filter_map(|other| other.folded).max(),
         };
@@ -285,13 +285,7 @@ impl<L> Drafts<L> {
             Change::Put { object, .. } => (Some((object.key.as_str(), Last::Put)), object.version),
             Change::Delete { key, version } => (Some((*key, Last::Deleted(*version))), *version),
             Change::Advance { version } => (None, Some(*version)),
-            Change::Envelope { .. } => (None, None),
-            Change::Incomplete => {
-                for draft in self.open.values_mut() {
-                    draft.base = None;
-                }
-                (None, None)
-            }
+            Change::Envelope { .. } | Change::Incomplete | Change::Complete => (None, None),
         };
         if let Some((key, last)) = touched.filter(|_| counts) {
             let at = self.clock;

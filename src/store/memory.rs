@@ -264,7 +264,7 @@ fn fold_into_collection(state: &mut State, changes: &[Change<'_>]) -> Folded {
                 Change::Put { object, bytes } => index.put(entry(object, bytes)),
                 Change::Delete { key, .. } => index.delete(key),
                 Change::Envelope { bytes } => index.envelope = Arc::from(*bytes),
-                Change::Advance { .. } | Change::Incomplete => {}
+                Change::Advance { .. } | Change::Incomplete | Change::Complete => {}
             }
         }
         index.version = plan.version;

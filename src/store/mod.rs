@@ -78,7 +78,7 @@ pub struct ViewInfo {
     pub version: Option<u64>,
     /// How many objects a collection holds; 1 for a document.
     pub objects: usize,
-    /// Whether the collection holds everything that its path and query cover. Always true for a document.
+    /// Whether nothing is known to have happened to the collection since its version. Always true for a document.
     pub complete: bool,
     /// Bytes that the view takes on disk (in memory, for the memory engine), garbage included.
     pub bytes: u64,
@@ -105,7 +105,7 @@ pub struct ObjectRef {
 #[derive(Clone, Debug)]
 pub enum Change<'a> {
     /// The object is now this. Ignored if an object that is newer, or the same, is held; or if none is held and the
-    /// collection is complete and already past this version (then it has been deleted since).
+    /// collection is already past this version (then it has been deleted since).
     Put {
         /// Which object, at which version.
         object: ObjectRef,
@@ -129,8 +129,12 @@ pub enum Change<'a> {
         /// Its bytes.
         bytes: &'a [u8],
     },
-    /// Something was missed: the collection is not complete until the next generation is committed.
+    /// Something has happened since the collection's version that has not been folded: it is what the upstream held, but
+    /// it is not complete, until [`Change::Complete`] or the next generation. What is folded all the same must follow
+    /// upon its version.
     Incomplete,
+    /// Nothing is known to be missing any more.
+    Complete,
 }
 
 /// What [`Store::fold`] did.
@@ -150,8 +154,7 @@ pub enum Committed {
     Replaced,
     /// The collection already was the same; nothing was written.
     Unchanged,
-    /// The generation was older than the complete collection that is held, which stays (see
-    /// [`Generation::supersede`]).
+    /// The generation was older than the collection that is held, which stays (see [`Generation::supersede`]).
     Older,
 }
 
@@ -316,8 +319,8 @@ pub trait Store: Send + Sync {
 
     /// Folds changes into the collection, all of them or, on an error, none. Fails with [`StoreError::NotRecorded`] if
     /// no collection is committed and no generation is open; while the first generation is open, changes wait in it.
-    /// After any other error something is missing: the collection is not complete until the next generation is
-    /// committed, and generations that were open are abandoned.
+    /// After any other error something is missing: the collection is not complete until it is said to be, or the next
+    /// generation is committed, and generations that were open are abandoned.
     fn fold(&self, key: &ViewKey, changes: &[Change<'_>]) -> Result<Folded, StoreError>;
 
     /// Forgets a view. What is being written to it is abandoned; what is being read can be read to its end.
@@ -357,7 +360,7 @@ pub trait Generation: Send {
 
     /// Says that this generation is what the upstream holds now (a list without a resourceVersion), so that it takes
     /// the place of a collection of a higher version too: the upstream has gone back, as after an etcd restore.
-    /// Without this, a generation below a complete collection's version is a stale answer and changes nothing.
+    /// Without this, a generation below the collection's version is a stale answer and changes nothing.
     fn supersede(&mut self);
 
     /// Makes this the collection. Changes folded since the generation began win where they are newer than it: an

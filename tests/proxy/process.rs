@@ -130,11 +130,11 @@ fn sigterm_lets_what_is_in_flight_end_and_exits_0() {
     println!("stopped in {took:?}");
     assert_eq!(slow.reply().expect("the answer in flight").text(), list(100, &["one"]));
     assert!(watch.event(&mut buffer).expect("a clean end").is_none());
-    // What was recorded on the way out is there on the next start.
+    // What was recorded on the way out is there on the next start, with what the watch, which began before, had told.
     scene.upstream.cut();
     scene.proxy.boot();
     scene.proxy.await_link(false);
-    assert_eq!(scene.proxy.get(MAPS).text(), list(100, &["one"]));
+    assert_eq!(scene.proxy.get(MAPS).text(), list(101, &["one"]));
 }
 
 /// A daemon that was started by one flag; ended when dropped.

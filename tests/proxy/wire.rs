@@ -92,6 +92,8 @@ fn a_slow_first_byte_is_waited_for_where_nothing_is_recorded_and_not_where_somet
     });
     let first = scene.proxy.get(MAPS);
     assert_eq!((first.status(), first.header("age")), (200, None), "{}", first.text());
+    // The client has the list before the record does.
+    eventually("the list is recorded", || scene.proxy.metric("lite_apiserver_record_views") == 1);
     let start = Instant::now();
     let second = scene.proxy.get(MAPS);
     assert_eq!(second.text(), list(100, &["one"]));

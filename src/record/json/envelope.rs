@@ -45,6 +45,25 @@ impl Envelope {
         Ok(envelope)
     }
 
+    /// The envelope of a list of this type, as kube-apiserver writes it.
+    ///
+    /// # Errors
+    /// None that could be.
+    pub(in crate::record) fn of_type(
+        type_meta: TypeMeta,
+        items_typed: bool,
+        resource_version: &str,
+    ) -> Result<Envelope, Malformed> {
+        let mut head = b"{\"kind\":".to_vec();
+        quote(&type_meta.kind, &mut head);
+        head.extend_from_slice(b",\"apiVersion\":");
+        quote(&type_meta.api_version, &mut head);
+        head.extend_from_slice(b",\"metadata\":{\"resourceVersion\":");
+        quote(resource_version, &mut head);
+        head.extend_from_slice(b"},\"items\":[");
+        Envelope::json(head, b"]}\n".to_vec(), type_meta, Some(items_typed))
+    }
+
     /// The list's own type.
     pub(in crate::record) fn type_meta(&self) -> &TypeMeta {
         &self.type_meta
@@ -196,6 +215,18 @@ impl Envelope {
         }
         let tail = text.split_off(border);
         (text, tail)
+    }
+
+    /// The labels of one of its objects.
+    ///
+    /// # Errors
+    /// It is no object, or its labels are not text.
+    pub(in crate::record) fn labels(&self, object: &[u8]) -> Result<Vec<(String, String)>, Malformed> {
+        if !self.is_table() {
+            return super::labels(object);
+        }
+        let shown = token::members(object)?.into_iter().find(|m| m.key == b"object");
+        shown.map_or(Err(Malformed::NoName), |shown| super::labels(&object[shown.value]))
     }
 
     /// One object as the answer to a get; kube-apiserver ends each with a newline.

@@ -68,6 +68,24 @@ impl Envelope {
         Ok(Envelope { parts, type_meta, list_meta })
     }
 
+    /// The envelope of a list of this type, as kube-apiserver writes it.
+    ///
+    /// # Errors
+    /// None that could be.
+    pub(in crate::record) fn of_type(type_meta: TypeMeta, resource_version: &str) -> Result<Envelope, Malformed> {
+        let Numbers { metadata: number, items } = numbers(&type_meta);
+        let (mut of_type, mut head, mut metadata, mut list) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        wire::put(1, type_meta.api_version.as_bytes(), &mut of_type);
+        wire::put(2, type_meta.kind.as_bytes(), &mut of_type);
+        wire::put(unknown::TYPE_META, &of_type, &mut head);
+        for (field, text) in [(1, ""), (2, resource_version), (3, "")] {
+            wire::put(field, text.as_bytes(), &mut metadata);
+        }
+        wire::put(number, &metadata, &mut list);
+        let (before, after) = if number < items { (list, Vec::new()) } else { (Vec::new(), list) };
+        Envelope::new(Parts { head, before, after, tail: TAIL.to_vec() }, type_meta)
+    }
+
     /// The list's own type.
     pub(in crate::record) fn type_meta(&self) -> &TypeMeta {
         &self.type_meta

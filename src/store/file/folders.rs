@@ -88,6 +88,12 @@ impl Folders {
             }
             let dir = layout::folder(&shared.root, scope, path);
             if matches!(shared.disk.list(&dir), Err(error) if error.kind() == io::ErrorKind::NotFound) {
+                // Somebody may have entered it since it was looked for: remembered as absent, it would be lost from sight
+                // once it is idle.
+                let known = lock(&self.known);
+                if known.contains_key(&key) {
+                    return None;
+                }
                 let mut absent = lock(&self.absent);
                 // Paths that are not recorded are asked for all the time; they must not fill the memory.
                 if absent.len() >= ABSENT {

@@ -69,7 +69,7 @@ pub(super) fn fold(view: &Arc<View>, shared: &Shared, changes: &[Change<'_>]) ->
                     Change::Put { .. } => entries.next().into_iter().for_each(|entry| index.put(entry)),
                     Change::Delete { key, .. } => index.delete(key),
                     Change::Envelope { bytes } => index.envelope = Arc::from(*bytes),
-                    Change::Advance { .. } | Change::Incomplete => {}
+                    Change::Advance { .. } | Change::Incomplete | Change::Complete => {}
                 }
             }
             (index.version, index.complete) = (plan.version, plan.complete);
@@ -105,7 +105,7 @@ fn write_steps(
             Change::Envelope { bytes } => {
                 batch.record(Record::Envelope, tx, state, &[bytes])?;
             }
-            Change::Advance { .. } | Change::Incomplete => {}
+            Change::Advance { .. } | Change::Incomplete | Change::Complete => {}
         }
     }
     if plan.steps.is_empty() {

@@ -1,0 +1,139 @@
+//! Lists anew, one view at a time, what a watch has left a hole in ([`super::holes`]): with the credentials and the
+//! header fields of the client whose watch it was, and recorded like any list. One thread, owned by whoever started it.
+
+use super::holes::Relist;
+use super::keep::Recorder;
+use super::relay;
+use super::{Asked, Service, fields, outcome_of};
+use crate::decide::{self, Keep, Next, Outcome, Reader, Recorded, Situation};
+use crate::request::ApiRequest;
+use crate::store::{Change, ViewKey};
+use crate::upstream::{Answer, Outgoing};
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::{self, JoinHandle};
+
+/// The thread that lists anew; ended by [`Healing::stop`].
+pub struct Healing {
+    service: Arc<Service>,
+    thread: JoinHandle<()>,
+}
+
+impl Healing {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// The system has no thread left.
+    pub fn start(service: &Arc<Service>) -> io::Result<Healing> {
+        let own = Arc::clone(service);
+        let heal = move || {
+            while let Some((key, relist)) = own.holes.next() {
+                own.heal(&key, &relist);
+            }
+        };
+        let thread = thread::Builder::new().name("heal".into()).spawn(heal)?;
+        Ok(Healing { service: Arc::clone(service), thread })
+    }
+
+    /// Ends it. What it waits for must have been ended before (`Upstream::shutdown`), or is waited for.
+    pub fn stop(self) {
+        self.service.holes.stop();
+        if self.thread.join().is_err() {
+            log::error!("the thread that lists anew has panicked");
+        }
+    }
+}
+
+impl Service {
+    fn heal(&self, key: &ViewKey, relist: &Relist) {
+        self.counters.relists.fetch_add(1, Ordering::Relaxed);
+        let worked = match self.list_anew(key, relist) {
+            Ok(()) => true,
+            Err(why) => {
+                log::warn!("{}: listed anew in vain: {why}", relist.target);
+                false
+            }
+        };
+        self.holes.listed(key, worked);
+    }
+
+    /// Asks for the list and records it; the error says why it is not recorded.
+    fn list_anew(&self, key: &ViewKey, relist: &Relist) -> Result<(), String> {
+        let header = |name: &str| fields::joined(&relist.headers, name);
+        let request = ApiRequest::new("GET", &relist.target, &header).map_err(|e| e.0)?;
+        let asked = self.asked_by_proxy(request, relist.caller.clone());
+        let now = Situation { link_down: false, reader: Reader::Known, recorded: Recorded::No };
+        let headers = fields::up(&asked.request, &asked.caller.identity, &relist.headers, Keep::Collection, false);
+        let outgoing = Outgoing {
+            method: "GET",
+            target: &relist.target,
+            headers: &headers,
+            body: None,
+            first_byte: self.options.slow_timeout,
+            client: None,
+            stop: None,
+        };
+        let answer = match self.upstream.fetch(&relay::credentials(&asked.caller.identity), outgoing) {
+            Ok(answer) => answer,
+            Err(e) => return Err(outcome_of(e).1),
+        };
+        let status = answer.status;
+        match decide::after(&asked.request, now, Keep::Collection, Outcome::Answered { status, etcd_failed: false }) {
+            Next::Relay(Keep::Collection) => self.take_list(key, &asked, answer),
+            Next::RelayAndDrop => {
+                self.drop_view(&asked);
+                self.holes.give_up(key);
+                Err(format!("the upstream answered {status}"))
+            }
+            Next::RelayAndForgetToken => {
+                self.forget_token(&asked);
+                self.holes.give_up(key);
+                Err(format!("the upstream answered {status}"))
+            }
+            _ => Err(format!("the upstream answered {status}")),
+        }
+    }
+
+    fn take_list(&self, key: &ViewKey, asked: &Asked, mut answer: Answer<'_>) -> Result<(), String> {
+        let mut recorder = Recorder::new(self, asked, &answer, Keep::Collection);
+        let mut body = relay::plain_body(&asked.request, &mut answer);
+        let mut chunk = vec![0; relay::CHUNK];
+        loop {
+            match body.read(&mut chunk) {
+                Ok(0) => break,
+                Ok(n) => recorder.take(&chunk[..n]),
+                Err(e) => return Err(e.to_string()),
+            }
+        }
+        if !recorder.finish() {
+            return Err("it cannot be recorded".to_owned());
+        }
+        log::info!("{}: listed anew", key.path);
+        Ok(())
+    }
+
+    /// A request of the proxy's own, in a client's name.
+    pub(super) fn asked_by_proxy(&self, request: ApiRequest, caller: crate::identity::Caller) -> Asked {
+        let scope = caller.scope(&self.ledger());
+        let held = self.held(&request, scope.as_deref());
+        Asked { request, caller, scope, body: None, reply_query: None, held, headers: Vec::new() }
+    }
+
+    /// A collection has been committed, or has moved on: watches that waited for it go on with it.
+    pub(super) fn fill_holes(&self, key: &ViewKey) {
+        if !self.holes.contains(key) {
+            return;
+        }
+        let Some((Some(version), _)) = self.standing(key) else { return };
+        let fold = |changes: &[Change<'_>]| {
+            let folded = self.store.fold(key, changes);
+            folded.inspect_err(|e| log::warn!("{}: what was told meanwhile cannot be recorded: {e}", key.path))
+        };
+        if self.holes.fill(key, version, &fold)
+            && let Err(e) = self.store.fold(key, &[Change::Complete])
+        {
+            log::debug!("{}: cannot be called complete: {e}", key.path);
+        }
+    }
+}

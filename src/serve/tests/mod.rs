@@ -1,0 +1,4 @@
+//! Tests of the service as a whole, without sockets.
+
+mod model;
+mod upstream_model;
