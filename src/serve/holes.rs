@@ -275,12 +275,16 @@ impl Holes {
     }
 
     /// A re-list of `key` has ended. Where something waits still, it is tried again: soon after one that `worked` (the
-    /// watch began after it), later after one that did not, each time after twice as long, and not at all where nobody
-    /// watches any more.
+    /// watch may have begun after it), later after one that did not, each time after twice as long, and not at all where
+    /// nobody watches any more.
     pub(super) fn listed(&self, key: &ViewKey, worked: bool) {
         let mut views = self.views();
         let Some(hole) = views.holes.get_mut(key) else { return };
-        if !worked && hole.waiting.iter().all(|w| Arc::strong_count(w) == 1) {
+        // What a watch that has ended had told, a list that was asked for since has in it: the second one surely was.
+        if !worked || hole.failures > 0 {
+            hole.waiting.retain(|w| Arc::strong_count(w) > 1);
+        }
+        if hole.waiting.is_empty() {
             views.holes.remove(key);
             return;
         }

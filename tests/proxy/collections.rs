@@ -195,6 +195,7 @@ fn a_gap_that_the_outage_keeps_open_leaves_the_last_state_that_was_whole() {
     assert_eq!(scene.proxy.get(&format!("{MAPS}/one")).status(), 200);
     // What is not in it may have been made since.
     assert_eq!(scene.proxy.get(&format!("{MAPS}/nowhere")).status(), 503);
+    assert_eq!(scene.proxy.get(&format!("{MAPS}?labelSelector=a")).status(), 503);
 }
 
 /// Three configmaps in two namespaces.
