@@ -55,7 +55,7 @@ impl Service {
                 false
             }
         };
-        self.holes.listed(key, worked);
+        self.holes.listed(key, worked, self.live.is_live(key));
     }
 
     /// Asks for the list and records it; the error says why it is not recorded.

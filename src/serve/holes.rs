@@ -276,12 +276,13 @@ impl Holes {
 
     /// A re-list of `key` has ended. Where something waits still, it is tried again: soon after one that `worked` (the
     /// watch may have begun after it), later after one that did not, each time after twice as long, and not at all where
-    /// nobody watches any more.
-    pub(super) fn listed(&self, key: &ViewKey, worked: bool) {
+    /// nobody watches any more; `followed`: some watch follows upon the collection, though another did not.
+    pub(super) fn listed(&self, key: &ViewKey, worked: bool, followed: bool) {
         let mut views = self.views();
         let Some(hole) = views.holes.get_mut(key) else { return };
         // What a watch that has ended had told, a list that was asked for since has in it: the second one surely was.
-        if !worked || hole.failures > 0 {
+        let had_enough = if worked { hole.failures > 0 } else { !followed };
+        if had_enough {
             hole.waiting.retain(|w| Arc::strong_count(w) > 1);
         }
         if hole.waiting.is_empty() {
@@ -381,14 +382,14 @@ mod tests {
         assert!(holes.views().take_due(now).is_none(), "a list may be on its way");
         assert!(holes.views().take_due(soon).is_some());
         assert!(holes.views().take_due(soon).is_none(), "it is under way");
-        holes.listed(&key(), false);
+        holes.listed(&key(), false, false);
         assert!(holes.views().take_due(soon + Duration::from_secs(20)).is_none());
         assert!(holes.views().take_due(soon + Duration::from_secs(31)).is_some());
-        holes.listed(&key(), false);
+        holes.listed(&key(), false, false);
         assert!(holes.views().take_due(soon + Duration::from_secs(31)).is_none());
         assert!(holes.views().take_due(soon + Duration::from_secs(61)).is_some());
         drop((watch, other));
-        holes.listed(&key(), false);
+        holes.listed(&key(), false, false);
         assert_eq!(holes.len(), 0, "nobody watches any more");
         holes.stop();
         assert!(holes.next().is_none());

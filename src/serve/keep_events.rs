@@ -252,16 +252,18 @@ impl Fold {
 
     /// Folds one event, or keeps it for when the collection is where it can be folded.
     fn fold(&mut self, frame: &Frame<'_>, told: Option<u64>, around: &Around<'_>) -> Result<(), NotKept> {
-        if let Place::Behind(key, None) = &self.place {
-            self.settle(key.clone(), around);
-        }
         let references: Vec<_> = frame.items().map(|item| (reference(&item), item.bytes)).collect();
         let changes = changes(frame, &references);
-        if let Place::Behind(key, Some(waiting)) = &self.place {
-            match waiting.push(&changes, told.unwrap_or_default()) {
-                Waits::Still => return Ok(()),
-                Waits::Joined => self.place = Place::Collection(key.clone(), around.service.live.watch(key)),
-                Waits::InVain => self.place = Place::Nowhere,
+        while let Place::Behind(key, waiting) = &self.place {
+            match waiting.as_ref().map(|w| w.push(&changes, told.unwrap_or_default())) {
+                Some(Waits::Still) => return Ok(()),
+                Some(Waits::InVain) => self.place = Place::Nowhere,
+                Some(Waits::Joined) | None => {
+                    self.settle(key.clone(), around);
+                    if matches!(self.place, Place::Behind(_, None)) {
+                        return Ok(());
+                    }
+                }
             }
         }
         let Place::Collection(key, _) = &self.place else { return Ok(()) };

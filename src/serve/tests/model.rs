@@ -306,7 +306,7 @@ impl Life<'_> {
         let Transfer { recorder, view, version, next, heals, .. } = self.transfers.remove(list);
         let worked = recorder.finish();
         if let Some(key) = heals {
-            self.service.holes.listed(&key, worked);
+            self.service.holes.listed(&key, worked, self.service.live.is_live(&key));
         } else if let Some((token, from, limit)) = next {
             self.pages.push((view, version, token, from, limit));
         } else {
@@ -443,7 +443,7 @@ fn take(life: &mut Life<'_>, upstream: &mut Upstream, positions: &mut [u64; 4], 
             if let Some(torn) = pick(list, lists).map(|list| life.transfers.remove(list))
                 && let Some(key) = torn.heals
             {
-                life.service.holes.listed(&key, false);
+                life.service.holes.listed(&key, false, life.service.live.is_live(&key));
             }
         }
         Step::NextPage { expired } => life.next_page(upstream, expired),
