@@ -4,6 +4,7 @@ use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
@@ -31,6 +32,8 @@ pub(super) const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 /// TCP keep-alive: first probe after so much silence, then every [`KEEPALIVE_INTERVAL`].
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+/// Stack of a thread that dials; debug builds need more.
+const STACK: usize = if cfg!(debug_assertions) { 256 * 1024 } else { 128 * 1024 };
 
 /// Makes connections to the upstream that show one certificate, or none.
 #[derive(Clone)]
@@ -49,6 +52,19 @@ impl Dial {
         let socket = self.connect_tcp(waits, start + budget.min(CONNECT))?;
         let tls = self.handshake(&socket, waits, start + budget.min(CONNECT_AND_HANDSHAKE))?;
         Ok((socket, tls))
+    }
+
+    /// Dials on a thread of its own, which ends with it: verifying certificates needs a deep stack, and on top of ureq's own
+    /// frames each connection's thread would keep those pages for as long as its client stays, 35 KB for every idle watch.
+    fn dial_aside(&self, waits: &Waits<'_>) -> Result<(TcpStream, ClientConnection), Fault> {
+        thread::scope(|scope| {
+            let dial = || self.dial(waits, CONNECT_AND_HANDSHAKE);
+            match thread::Builder::new().name("dial".to_owned()).stack_size(STACK).spawn_scoped(scope, dial) {
+                Ok(thread) => thread.join().unwrap_or_else(|_| Err(Fault::Connect("dialling panicked".into()))),
+                // No thread is to be had: the stack at hand is deep enough.
+                Err(_) => dial(),
+            }
+        })
     }
 
     fn connect_tcp(&self, waits: &Waits<'_>, by: Instant) -> Result<TcpStream, Fault> {
@@ -145,8 +161,8 @@ impl Connector for Dial {
             attempt.fresh = true;
             // From here on other connections of the pool are as good as any.
             attempt.only_fresh = false;
-            let (socket, tls) =
-                self.dial(&attempt.waits(), CONNECT_AND_HANDSHAKE).map_err(|fault| ureq::Error::Io(fault.into_io()))?;
+            let dialled = self.dial_aside(&attempt.waits());
+            let (socket, tls) = dialled.map_err(|fault| ureq::Error::Io(fault.into_io()))?;
             Ok(Some(Wire::new(socket, tls, Arc::clone(&self.pulse))))
         })
     }

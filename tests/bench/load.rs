@@ -6,6 +6,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
 use std::io::{self, BufRead, Read, Write};
 use std::net::TcpStream;
+use std::ops::Range;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -56,7 +57,13 @@ impl Clients {
         for line in &mut clients.lines {
             line.copy = Some(Vec::with_capacity(body.len()));
         }
-        clients.ask_for(Duration::ZERO)?;
+        // Ever more at a time: the proxies connect upstream as they need to, not 64 times at once.
+        let mut asked = 0;
+        while asked < connections {
+            let now = asked.max(1).min(connections - asked);
+            clients.ask(asked..asked + now, Duration::ZERO)?;
+            asked += now;
+        }
         for line in &mut clients.lines {
             if line.copy.take().as_deref() != Some(body) {
                 return Err(io::Error::other("an answer's body is not the upstream's"));
@@ -68,15 +75,17 @@ impl Clients {
     /// Asks for a span on every connection, and waits for the answers that are due then. Errors: an answer is not 200, or
     /// not as long as it must be; a connection broke.
     pub fn ask_for(&mut self, span: Duration) -> io::Result<Answered> {
+        self.ask(0..self.lines.len(), span)
+    }
+
+    fn ask(&mut self, which: Range<usize>, span: Duration) -> io::Result<Answered> {
         let start = Instant::now();
-        let share = self.lines.len().div_ceil(THREADS);
+        let lines = &mut self.lines[which];
+        let share = lines.len().div_ceil(THREADS);
         let request = &self.request;
         let counts: Vec<io::Result<u64>> = thread::scope(|scope| {
-            let threads: Vec<_> = self
-                .lines
-                .chunks_mut(share)
-                .map(|lines| scope.spawn(move || drive(lines, request, start + span)))
-                .collect();
+            let threads: Vec<_> =
+                lines.chunks_mut(share).map(|lines| scope.spawn(move || drive(lines, request, start + span))).collect();
             threads.into_iter().map(|t| t.join().expect("no panic")).collect()
         });
         let seconds = start.elapsed().as_secs_f64();

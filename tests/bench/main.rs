@@ -1,10 +1,13 @@
 //! `cargo bench`: lite-apiserver and nginx as TLS-to-TLS reverse proxies, in one run, before the same upstream.
 //!
 //! The upstream is an nginx of its own with static files, all on loopback. Both proxies keep connections on both sides,
-//! verify certificates on both sides, and show the node's certificate upstream; nginx has two workers and its default
-//! buffering; lite-apiserver records what passes in its file cache, as it does by default. They are asked in turn, slice
-//! by slice, so that what else the machine does hits both; what is told is the median over the slices. `--quick` takes
-//! shorter ones; any other argument is a part of the name of what is to be asked for. A low ratio is a finding, not a failure; a wrong answer is a failure.
+//! verify certificates on both sides, and show the node's certificate upstream. nginx has two workers and its default
+//! buffering. lite-apiserver records what passes in its file cache, as it does by default (a list that has not changed is
+//! compared, not written again), and waits for a first byte as long as nginx does, so that nothing is answered from there.
+//!
+//! They are asked in turn, slice by slice, so that what else the machine does hits both; what is told is the median over
+//! the slices. `--quick` takes shorter ones; any other argument is a part of the name of what is to be asked for. A low
+//! ratio is a finding, not a failure; a wrong answer is a failure.
 
 #![allow(clippy::print_stdout, clippy::cast_precision_loss, reason = "the table is what this is for")]
 #![allow(unreachable_pub, reason = "modules of one program")]
@@ -21,8 +24,10 @@ mod processes;
 use load::{Answered, Clients};
 use nginx::{Buffering, Nginx};
 use objects::Question;
+use rustls::ClientConfig;
 use std::io;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use support::TempDir;
 use support::client::tls;
@@ -74,34 +79,25 @@ fn measure(program: &std::path::Path, pace: Pace, wanted: &str) -> io::Result<()
     let node = pki.pair(NODE);
     let client = tls(&pki.ca(), Some(&node));
     let rival = Nginx::rival(program, &pki, upstream.port, &node, Buffering::On);
-    let proxy = Proxy::start_program(&[PROGRAM.to_owned()], pki, upstream.port, &[]);
+    let proxy = Proxy::start_program(&[PROGRAM.to_owned()], pki, upstream.port, &["--timeout=60"]);
     let (ours, theirs) = (vec![proxy.pid()], rival.family());
 
     std::thread::sleep(pace.rest);
     let idle = [processes::pss(&ours), processes::pss(&theirs)];
+    let asked = questions.iter().filter(|q| q.name.contains(wanted));
+    let table = asked.map(|q| race(q, &client, (proxy.port, &ours), (rival.port, &theirs), pace));
     println!("{:<14} {:>5}  {:>22}  {:>5}  {:>22}", "", "", "requests a second", "", "CPU us a request");
     println!(
         "{:<14} {:>5}  {:>14} {:>7}  {:>5}  {:>14} {:>7}",
         "GET", "conns", "lite-apiserver", "nginx", "ratio", "lite-apiserver", "nginx"
     );
-    for Question { name, target, body } in questions.iter().filter(|q| q.name.contains(wanted)) {
-        for connections in CONNECTIONS {
-            let connect = |port| Clients::connect(port, &client, connections, target, body);
-            let mut sides = [Side::new(connect(proxy.port)?, &ours), Side::new(connect(rival.port)?, &theirs)];
-            for turn in 0..pace.slices {
-                // Each begins as often as the other.
-                for index in [turn % 2, 1 - turn % 2] {
-                    sides[index].take_turn(pace.slice)?;
-                }
-            }
-            let [a, b] = &sides;
-            let ratio = median(a.slices.iter().zip(&b.slices).map(|(a, b)| a.rate() / b.rate()));
-            let (rate_a, rate_b) = (a.rate(), b.rate());
-            let (cpu_a, cpu_b) = (a.cpu_per_request(), b.cpu_per_request());
-            println!(
-                "{name:<14} {connections:>5}  {rate_a:>14.0} {rate_b:>7.0}  {ratio:>5.2}  {cpu_a:>14.0} {cpu_b:>7.0}"
-            );
-        }
+    let complaints = || [proxy.log(), rival.complaints(), upstream.complaints()].concat();
+    table.collect::<io::Result<()>>().map_err(|e| io::Error::other(format!("{e}\n{}", complaints())))?;
+    let page = proxy.page("/metrics");
+    let recalled =
+        page.lines().filter(|l| l.starts_with("lite_apiserver_requests_total") && l.contains("source=\"record\""));
+    if recalled.count() > 0 {
+        println!("(some answers came from the record, not from the upstream: {})", proxy.log());
     }
     std::thread::sleep(pace.rest);
     let after = [processes::pss(&ours), processes::pss(&theirs)];
@@ -119,6 +115,33 @@ fn measure(program: &std::path::Path, pace: Pace, wanted: &str) -> io::Result<()
         println!("{name:<36}  {:>14.1} {:>7.1}", megabytes(ours), megabytes(theirs));
     }
     println!("{:<36}  {:>14.2}", "size of the binary, MB", megabytes(std::fs::metadata(PROGRAM)?.len()));
+    Ok(())
+}
+
+/// One thing asked of both, over ever more connections; each proxy is its port and its processes.
+fn race(
+    question: &Question,
+    client: &Arc<ClientConfig>,
+    (our_port, ours): (u16, &[u32]),
+    (their_port, theirs): (u16, &[u32]),
+    pace: Pace,
+) -> io::Result<()> {
+    let Question { name, target, body } = question;
+    for connections in CONNECTIONS {
+        let connect = |port| Clients::connect(port, client, connections, target, body);
+        let mut sides = [Side::new(connect(our_port)?, ours), Side::new(connect(their_port)?, theirs)];
+        for turn in 0..pace.slices {
+            // Each begins as often as the other.
+            for index in [turn % 2, 1 - turn % 2] {
+                sides[index].take_turn(pace.slice)?;
+            }
+        }
+        let [a, b] = &sides;
+        let ratio = median(a.slices.iter().zip(&b.slices).map(|(a, b)| a.rate() / b.rate()));
+        let (rate_a, rate_b) = (a.rate(), b.rate());
+        let (cpu_a, cpu_b) = (a.cpu_per_request(), b.cpu_per_request());
+        println!("{name:<14} {connections:>5}  {rate_a:>14.0} {rate_b:>7.0}  {ratio:>5.2}  {cpu_a:>14.0} {cpu_b:>7.0}");
+    }
     Ok(())
 }
 
