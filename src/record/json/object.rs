@@ -37,7 +37,8 @@ impl ObjectReader {
                     }
                 }
                 Some(Token::Open(b'{')) if fresh => {}
-                Some(_) if fresh => return Err(Malformed::Syntax),
+                // A string's end too, which is no longer fresh where the string came in pieces.
+                Some(_) if depth_before == 0 => return Err(Malformed::Syntax),
                 Some(token) => {
                     let depth = depth_before + usize::from(matches!(token, Token::Open(_)))
                         - usize::from(token == Token::Close);
@@ -120,6 +121,9 @@ mod tests {
             let mut reader = ObjectReader::new();
             assert!(reader.feed(bad.as_bytes()).is_err(), "{bad}");
         }
+        // Found by fuzzing: a string that came in pieces was taken for an object.
+        let mut reader = ObjectReader::new();
+        assert!(reader.feed(b"\"in pie").and_then(|()| reader.feed(b"ces\"")).is_err());
         let deep = "[".repeat(5000);
         assert_eq!(ObjectReader::new().feed(format!("{{\"a\":{deep}").as_bytes()), Err(Malformed::TooDeep));
     }
