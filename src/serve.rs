@@ -6,8 +6,8 @@
 //! ```
 //!
 //! The stages are other rooms' work; this room hands each one's plain value to the next. It owns what lives as long as
-//! the daemon (the ledger of tokens, the counters, which watches are live, which wait for a list, lists in pages) and no rule of its own: what is done is
-//! decided in `decide`, how objects are read in `record`, how they last in `store`.
+//! the daemon (the ledger of tokens, the counters, which watches are live, which wait for a list, lists in pages) and no
+//! rule of its own: what is done is decided in `decide`, how objects are read in `record`, how they last in `store`.
 
 mod counters;
 mod fields;

@@ -32,13 +32,11 @@ impl Envelope {
         let list = TypeMeta { api_version: api_version.clone(), kind: format!("{kind}List") };
         match encoding {
             // What is typed in kube-apiserver begins with its type, and is bare in a list; a custom resource is neither.
-            Encoding::Json => json::Envelope::of_type(list, object.type_prefix == 0, resource_version),
-            Encoding::Protobuf => {
-                return protobuf::Envelope::of_type(list, resource_version).ok().map(Self::of_protobuf);
+            Encoding::Json => {
+                json::Envelope::of_type(list, object.type_prefix == 0, resource_version).ok().map(Self::of_json)
             }
+            Encoding::Protobuf => protobuf::Envelope::of_type(list, resource_version).ok().map(Self::of_protobuf),
         }
-        .ok()
-        .map(Self::of_json)
     }
 
     /// How the objects that belong to it are encoded.

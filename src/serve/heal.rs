@@ -80,24 +80,24 @@ impl Service {
         };
         let status = answer.status;
         match decide::after(&asked.request, now, Keep::Collection, Outcome::Answered { status, etcd_failed: false }) {
-            Next::Relay(Keep::Collection) => self.take_list(key, &asked, answer),
+            Next::Relay(Keep::Collection) => return self.take_list(key, &asked, answer),
             Next::RelayAndDrop => {
                 self.drop_view(&asked);
                 self.holes.give_up(key);
-                Err(format!("the upstream answered {status}"))
             }
             Next::RelayAndForgetToken => {
                 self.forget_token(&asked);
                 self.holes.give_up(key);
-                Err(format!("the upstream answered {status}"))
             }
-            _ => Err(format!("the upstream answered {status}")),
+            _ => {}
         }
+        Err(format!("the upstream answered {status}"))
     }
 
-    fn take_list(&self, key: &ViewKey, asked: &Asked, mut answer: Answer<'_>) -> Result<(), String> {
+    fn take_list(&self, key: &ViewKey, asked: &Asked, answer: Answer<'_>) -> Result<(), String> {
         let mut recorder = Recorder::new(self, asked, &answer, Keep::Collection);
-        let mut body = relay::plain_body(&asked.request, &mut answer);
+        let gzipped = fields::is_gzipped(&asked.request, &answer.headers);
+        let mut body = relay::plain_body(answer.body, gzipped);
         let mut chunk = vec![0; relay::CHUNK];
         loop {
             match body.read(&mut chunk) {
@@ -120,6 +120,13 @@ impl Service {
         Asked { request, caller, scope, body: None, reply_query: None, held, headers: Vec::new() }
     }
 
+    /// Notes whether a collection is complete. What cannot be written makes it incomplete, and the store has said so.
+    pub(super) fn say(&self, key: &ViewKey, complete: Change<'_>) {
+        if let Err(e) = self.store.fold(key, &[complete]) {
+            log::debug!("{}: cannot be called complete: {e}", key.path);
+        }
+    }
+
     /// A collection has been committed, or has moved on: watches that waited for it go on with it.
     pub(super) fn fill_holes(&self, key: &ViewKey) {
         if !self.holes.contains(key) {
@@ -130,10 +137,8 @@ impl Service {
             let folded = self.store.fold(key, changes);
             folded.inspect_err(|e| log::warn!("{}: what was told meanwhile cannot be recorded: {e}", key.path))
         };
-        if self.holes.fill(key, version, &fold)
-            && let Err(e) = self.store.fold(key, &[Change::Complete])
-        {
-            log::debug!("{}: cannot be called complete: {e}", key.path);
+        if self.holes.fill(key, version, &fold) {
+            self.say(key, Change::Complete);
         }
     }
 }

@@ -291,14 +291,14 @@ impl Fold {
             Some((version, complete)) if Some(told) <= version => {
                 // What is missing will be told by this watch.
                 if !complete && !service.holes.contains(&key) {
-                    say(service, &key, Change::Complete);
+                    service.say(&key, Change::Complete);
                 }
                 let watching = service.live.watch(&key);
                 self.place = Place::Collection(key, watching);
             }
             held => {
                 if held.is_some() {
-                    say(service, &key, Change::Incomplete);
+                    service.say(&key, Change::Incomplete);
                 }
                 self.place = Place::Behind(key.clone(), service.wait_for_list(&key, told, around.asked));
             }
@@ -310,16 +310,9 @@ impl Fold {
     fn lose_track(&mut self, after: u64, around: &Around<'_>) {
         let Place::Collection(key, _) = &self.place else { return };
         let key = key.clone();
-        say(around.service, &key, Change::Incomplete);
+        around.service.say(&key, Change::Incomplete);
         let waiting = self.told.and_then(|told| around.service.wait_for_list(&key, told + after, around.asked));
         self.place = Place::Behind(key, waiting);
-    }
-}
-
-/// Notes whether a collection is complete. What cannot be written makes it incomplete, and the store has said so.
-fn say(service: &Service, key: &ViewKey, complete: Change<'_>) {
-    if let Err(e) = service.store.fold(key, &[complete]) {
-        log::debug!("{}: cannot be called complete: {e}", key.path);
     }
 }
 

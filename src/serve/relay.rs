@@ -8,7 +8,7 @@ use super::{Asked, Service};
 use crate::decide::{Keep, Patience};
 use crate::front::{BodyLength, BodyWriter, Ends, Exchange};
 use crate::identity::Identity;
-use crate::request::{ApiRequest, Class};
+use crate::request::Class;
 use crate::upstream::{Answer, Credentials, FetchError, Outgoing, OutgoingBody};
 use flate2::bufread::MultiGzDecoder;
 use std::io::{self, BufReader, Cursor, Read, Write};
@@ -60,7 +60,7 @@ impl Service {
         &self,
         exchange: Exchange<'_>,
         asked: &Asked,
-        mut answer: Answer<'_>,
+        answer: Answer<'_>,
         keep: Keep,
     ) -> io::Result<()> {
         self.counters.answered(&asked.request, answer.status, Source::Upstream);
@@ -83,7 +83,7 @@ impl Service {
             // Logs that are followed, and the like.
             out.flush()?;
         }
-        relay_body(plain_body(&asked.request, &mut answer), out, recorder)
+        relay_body(plain_body(answer.body, inflated), out, recorder)
     }
 }
 
@@ -95,16 +95,11 @@ pub(super) fn credentials(identity: &Identity) -> Credentials {
     }
 }
 
-/// An answer's body without the compression that we asked for. Apart from its callers, because a decoder is made on the
+/// An answer's body without the compression that we asked for, where it came `gzipped`. Apart from its callers, because a decoder is made on the
 /// stack: 28 KB, which each connection's thread would keep, those of idle watches too.
 #[inline(never)]
-pub(super) fn plain_body<'a>(request: &ApiRequest, answer: &mut Answer<'a>) -> Box<dyn Read + 'a> {
-    let body = std::mem::replace(&mut answer.body, Box::new(io::empty()));
-    if fields::is_gzipped(request, &answer.headers) {
-        Box::new(MultiGzDecoder::new(BufReader::with_capacity(CHUNK, body)))
-    } else {
-        body
-    }
+pub(super) fn plain_body<'a>(body: Box<dyn Read + 'a>, gzipped: bool) -> Box<dyn Read + 'a> {
+    if gzipped { Box::new(MultiGzDecoder::new(BufReader::with_capacity(CHUNK, body))) } else { body }
 }
 
 /// Passes a body on. A body that ends before its time cuts the client's connection: the error that is returned leaves
