@@ -1,8 +1,8 @@
-//! The bed: etcd, Kubernetes and kubectl as one binary, built from `components/` with the machine's own Go, and kept
-//! outside the checkout until `components/` changes.
+//! The bed: what is written in Go, built from `components/` and `informers/` with the machine's own Go, and kept outside
+//! the checkout until their sources change.
 //!
 //! Where: `$LITE_BED`, else `lite-apiserver/bed` in `$XDG_CACHE_HOME` or `~/.cache`. The first build takes minutes; a
-//! changed `main.go` takes seconds, because Go keeps what it has compiled.
+//! changed source takes seconds, because Go keeps what it has compiled.
 
 use ring::digest;
 use std::path::{Path, PathBuf};
@@ -10,28 +10,48 @@ use std::process::Command;
 use std::time::Instant;
 use std::{env, fs};
 
-const SOURCES: [&str; 3] = ["go.mod", "go.sum", "main.go"];
+/// What is built.
+pub enum Program {
+    /// etcd, Kubernetes and kubectl; it is what its first argument says.
+    Kube,
+    /// Informers of the newest client-go.
+    Informers,
+    /// Informers of an old one.
+    OldInformers,
+}
 
-/// The binary; it is what its first argument says. Built if it is not there, or is not of these sources.
-pub fn components() -> PathBuf {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kube/components");
-    let folder = place().join("bin");
-    fs::create_dir_all(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
-    let (binary, stamp) = (folder.join("kube"), folder.join("kube.sources"));
-    let wanted = sum(&source);
-    if binary.exists() && fs::read_to_string(&stamp).is_ok_and(|held| held == wanted) {
-        return binary;
+impl Program {
+    /// The binary's name, the folder of its sources, and its go.mod.
+    fn parts(&self) -> (&'static str, PathBuf, &'static str) {
+        let folder = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kube").join(name);
+        match self {
+            Program::Kube => ("kube", folder("components"), "go.mod"),
+            Program::Informers => ("informers", folder("informers"), "go.mod"),
+            Program::OldInformers => ("informers-old", folder("informers"), "old.mod"),
+        }
     }
-    let begun = Instant::now();
-    println!("building {}: minutes, the first time", binary.display());
-    // Beside it and renamed: somebody else's test may be running what is there.
-    let fresh = folder.join(format!("kube.{}", std::process::id()));
-    let _ = fs::remove_file(&stamp);
-    build(&source, &fresh);
-    fs::rename(&fresh, &binary).expect("renamed");
-    fs::write(&stamp, wanted).expect("written");
-    println!("built in {:.0} s", begun.elapsed().as_secs_f32());
-    binary
+
+    /// The binary. Built if it is not there, or is not of these sources.
+    pub fn built(&self) -> PathBuf {
+        let (name, source, module) = self.parts();
+        let folder = place().join("bin");
+        fs::create_dir_all(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+        let (binary, stamp) = (folder.join(name), folder.join(format!("{name}.sources")));
+        let wanted = sum(&source, module);
+        if binary.exists() && fs::read_to_string(&stamp).is_ok_and(|held| held == wanted) {
+            return binary;
+        }
+        let begun = Instant::now();
+        println!("building {}: minutes, the first time", binary.display());
+        // Beside it and renamed: somebody else's test may be running what is there.
+        let fresh = folder.join(format!("{name}.{}", std::process::id()));
+        let _ = fs::remove_file(&stamp);
+        build(&source, module, &fresh);
+        fs::rename(&fresh, &binary).expect("renamed");
+        fs::write(&stamp, wanted).expect("written");
+        println!("built in {:.0} s", begun.elapsed().as_secs_f32());
+        binary
+    }
 }
 
 fn place() -> PathBuf {
@@ -42,10 +62,16 @@ fn place() -> PathBuf {
 }
 
 /// What tells one state of the sources from another.
-fn sum(source: &Path) -> String {
+fn sum(source: &Path, module: &str) -> String {
+    let read = |name: &str| fs::read(source.join(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
+    let entries = fs::read_dir(source).unwrap_or_else(|e| panic!("{}: {e}", source.display()));
+    let names = entries.map(|e| e.expect("an entry").file_name().into_string().expect("a name"));
+    let mut names: Vec<String> = names.filter(|name| name.ends_with(".go")).collect();
+    names.extend([module.to_owned(), module.replace(".mod", ".sum")]);
+    names.sort();
     let mut context = digest::Context::new(&digest::SHA256);
-    for name in SOURCES {
-        let text = fs::read(source.join(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
+    for name in names {
+        let text = read(&name);
         context.update(format!("{name} {}\n", text.len()).as_bytes());
         context.update(&text);
     }
@@ -53,19 +79,21 @@ fn sum(source: &Path) -> String {
 }
 
 /// As Kubernetes' own build does where it matters here: static, and each component knows its version.
-fn build(source: &Path, binary: &Path) {
-    let go_mod = fs::read_to_string(source.join("go.mod")).expect("go.mod");
-    let version = go_mod.lines().find_map(|l| l.trim().strip_prefix("k8s.io/kubernetes ")).expect("a version");
-    let (major, rest) = version.trim_start_matches('v').split_once('.').expect("a version");
-    let minor = rest.split('.').next().unwrap_or_default();
+fn build(source: &Path, module: &str, binary: &Path) {
     let mut flags = "-s -w".to_owned();
-    for package in ["k8s.io/component-base/version", "k8s.io/client-go/pkg/version"] {
-        flags.push_str(&format!(
-            " -X {package}.gitVersion={version} -X {package}.gitMajor={major} -X {package}.gitMinor={minor}"
-        ));
+    let go_mod = fs::read_to_string(source.join(module)).expect("a go.mod");
+    if let Some(version) = go_mod.lines().find_map(|l| l.trim().strip_prefix("k8s.io/kubernetes ")) {
+        let (major, rest) = version.trim_start_matches('v').split_once('.').expect("a version");
+        let minor = rest.split('.').next().unwrap_or_default();
+        for package in ["k8s.io/component-base/version", "k8s.io/client-go/pkg/version"] {
+            flags.push_str(&format!(
+                " -X {package}.gitVersion={version} -X {package}.gitMajor={major} -X {package}.gitMinor={minor}"
+            ));
+        }
     }
     let ended = Command::new("go")
-        .args(["build", "-trimpath", "-tags=providerless", "-mod=readonly", "-ldflags", &flags, "-o"])
+        .args(["build", "-trimpath", "-tags=providerless", "-mod=readonly", "-modfile", module])
+        .args(["-ldflags", &flags, "-o"])
         .arg(binary)
         .arg(".")
         .current_dir(source)
@@ -74,7 +102,7 @@ fn build(source: &Path, binary: &Path) {
     match ended {
         Ok(status) => assert!(status.success(), "go build of {} failed: {status}", source.display()),
         Err(e) => {
-            panic!("these tests need Go 1.24 or newer to build the real components, and `go` does not start: {e}")
+            panic!("these tests need Go 1.26 or newer to build the real components, and `go` does not start: {e}")
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The ring of real components: a real etcd and kube-apiserver, a real kubectl, the real proxy between them, and a cable
-//! to cut. One story, because a control plane takes a while to start; each stage is a function.
+//! to cut. Two stories, one after the other: an outage as kubectl sees it (here), and twenty cuts as informers see them
+//! ([`informers`]). Each stage is a function.
 //!
 //! Besides Rust it needs Go, once, to build the components ([`bed`]). Nothing but loopback is spoken to.
 
@@ -13,21 +14,22 @@ mod bed;
 mod cable;
 mod clerk;
 mod control_plane;
+mod informers;
 mod kubectl;
 mod reads;
 mod reflector;
 mod refusals;
+mod scene;
 
-use cable::{Cable, Relay};
+use cable::Cable;
 use clerk::Clerk;
-use control_plane::{ADMIN, ControlPlane};
+use control_plane::ADMIN;
 use kubectl::{Kubectl, Running, errors};
 use reads::Figures;
 use reflector::{Note, Reflector};
+use scene::Scene;
 use std::time::{Duration, Instant};
-use support::pki::Pki;
-use support::proxy::Proxy;
-use support::{TempDir, client, eventually};
+use support::{client, eventually};
 
 /// The proxy's default `--timeout`.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -38,21 +40,9 @@ const MARGIN: Duration = Duration::from_secs(2);
 /// What the client that watches all the time watches.
 const MAPS: &str = "/api/v1/namespaces/shop/configmaps";
 
-/// The cluster, the cable and the node. Dropped from the node's end.
-struct Scene {
-    proxy: Proxy,
-    relay: Relay,
-    /// As on the node: through the proxy, by the kubeconfig that it wrote.
-    node: Kubectl,
-    /// As in the data centre: straight to kube-apiserver.
-    direct: Kubectl,
-    _control_plane: ControlPlane,
-    _folder: TempDir,
-}
-
 #[test]
 fn an_outage_as_kubectl_sees_it() {
-    let mut scene = start();
+    let mut scene = Scene::start();
     fill(&scene);
     let mut figures = Figures::default();
     let before = reads::online(&scene.direct, &scene.node, &mut figures);
@@ -103,32 +93,11 @@ fn an_outage_as_kubectl_sees_it() {
     held.join();
 }
 
-fn start() -> Scene {
-    let kube = bed::components();
-    let begun = Instant::now();
-    let folder = TempDir::new();
-    let pki = Pki::new(&folder.path().join("pki"));
-    let control_plane = ControlPlane::start(&kube, &pki);
-    println!("the control plane is ready after {:.1} s", begun.elapsed().as_secs_f32());
-    let relay = Relay::start(control_plane.port());
-    let program = [env!("CARGO_BIN_EXE_lite-apiserver").to_owned()];
-    let proxy = Proxy::start_with_kubeconfig(&program, pki, &control_plane.admin_through(relay.port()));
-    let for_clients = proxy.data().join("client.kubeconfig");
-    eventually("its path is printed", || proxy.log().contains(&for_clients.display().to_string()));
-    let (node, direct) = (Kubectl::new(&kube, for_clients), Kubectl::new(&kube, control_plane.admin()));
-    Scene { proxy, relay, node, direct, _control_plane: control_plane, _folder: folder }
-}
-
 /// Fills the cluster from the node: writes go through the proxy while the link is up.
 fn fill(scene: &Scene) {
     let node = &scene.node;
-    node.must("create namespace shop");
-    eventually("the namespace has its service account", || {
-        scene.direct.run("get serviceaccount default -n shop").code == 0
-    });
-    let said = node.must("apply -f widgets.yaml");
-    assert_eq!(said, "customresourcedefinition.apiextensions.k8s.io/widgets.example.com created\n");
-    node.must("wait --for=condition=established crd/widgets.example.com --timeout=20s");
+    scene.namespace("shop");
+    scene.widgets();
     assert_eq!(node.must("apply -f widget.yaml"), "widget.example.com/drawer created\n");
     let said = node.must("apply -f cluster.yaml");
     assert_eq!(said.lines().filter(|l| l.ends_with(" created")).count(), 8, "{said}");
