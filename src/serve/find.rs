@@ -1,7 +1,7 @@
 //! Which recorded view could answer a request. [`find`] looks, and says what it found in the words of `decide`; nothing
 //! is read from the disk but indices.
 
-use crate::decide::Recorded;
+use crate::decide::{HeldAt, Recorded};
 use crate::identity::SHARED_SCOPE;
 use crate::request::{ApiRequest, Class, Selection};
 use crate::store::{Kind, ObjectRef, Store, ViewInfo, ViewKey};
@@ -84,6 +84,11 @@ pub(super) fn find(store: &dyn Store, request: &ApiRequest, scope: &str, extra: 
     if matches!(request.class, Class::List | Class::Watch) {
         candidates.extend(wider(store, request, scope));
     }
+    if request.class == Class::Watch
+        && let Some(from) = request.query.resource_version().and_then(|v| v.parse().ok())
+    {
+        candidates.iter_mut().for_each(|candidate| candidate.goes_on = candidate.goes_on_from(store, from));
+    }
     choose(request, candidates)
 }
 
@@ -93,6 +98,8 @@ struct Candidate {
     representation: String,
     version: Option<u64>,
     recorded_at: SystemTime,
+    /// Whether a watch would go on in it from where it was, and not have to list again.
+    goes_on: bool,
 }
 
 impl Candidate {
@@ -107,13 +114,22 @@ impl Candidate {
             }
             (Kind::Collection, _) => return None,
         };
-        Some(Candidate { found, representation, version: view.version, recorded_at: view.recorded_at })
+        Some(Candidate { found, representation, version: view.version, recorded_at: view.recorded_at, goes_on: false })
     }
 
-    /// Whether this says something newer than `other`: by the object's own version where both have one, else by when
-    /// the upstream last confirmed it. That something is not there has no version. What would have to be cut out of
-    /// something wider must be newer for certain.
-    fn is_newer_than(&self, other: &Candidate) -> bool {
+    fn goes_on_from(&self, store: &dyn Store, version: u64) -> bool {
+        let Found::Collection { key, .. } = &self.found else { return false };
+        let Ok(Some(held)) = store.collection(key) else { return false };
+        HeldAt { version: held.version(), unchanged_since: held.unchanged_since() }.is_known_at(version)
+    }
+
+    /// Whether this is to be served rather than `other`: where a watch goes on; else what says something newer, by the
+    /// object's own version where both have one, else by when the upstream last confirmed it. That something is not
+    /// there has no version. What would have to be cut out of something wider must be newer for certain.
+    fn is_better_than(&self, other: &Candidate) -> bool {
+        if self.goes_on != other.goes_on {
+            return self.goes_on;
+        }
         match (self.version, other.version) {
             (Some(a), Some(b)) if a != b => a > b,
             _ if matches!(&self.found, Found::Collection { selection, .. } if !selection.is_everything()) => false,
@@ -139,6 +155,7 @@ fn wider(store: &dyn Store, request: &ApiRequest, scope: &str) -> Vec<Candidate>
                 representation: view.key.representation.clone(),
                 version: view.version,
                 recorded_at: view.recorded_at,
+                goes_on: false,
                 found: Found::Collection { key: view.key, selection },
             });
         }
@@ -165,12 +182,14 @@ fn members(store: &dyn Store, request: &ApiRequest, scope: &str) -> Vec<Candidat
                 representation,
                 version,
                 recorded_at,
+                goes_on: false,
             },
             None if must_hold => Candidate {
                 found: Found::Missing { collection: view.key },
                 representation: ABSENT.to_owned(),
                 version: None,
                 recorded_at,
+                goes_on: false,
             },
             None => continue,
         });
@@ -178,7 +197,7 @@ fn members(store: &dyn Store, request: &ApiRequest, scope: &str) -> Vec<Candidat
     found
 }
 
-/// The newest candidate in the first representation that the client takes. An absence is a candidate in each.
+/// The best candidate in the first representation that the client takes. An absence is a candidate in each.
 fn choose(request: &ApiRequest, candidates: Vec<Candidate>) -> Finding {
     let mut representations: Vec<String> =
         candidates.iter().map(|c| c.representation.clone()).filter(|r| r != ABSENT).collect();
@@ -189,7 +208,7 @@ fn choose(request: &ApiRequest, candidates: Vec<Candidate>) -> Finding {
     let mut best: Option<Candidate> = None;
     for candidate in candidates {
         let eligible = candidate.representation == ABSENT || Some(&candidate.representation) == wanted.as_ref();
-        if eligible && best.as_ref().is_none_or(|b| candidate.is_newer_than(b)) {
+        if eligible && best.as_ref().is_none_or(|b| candidate.is_better_than(b)) {
             best = Some(candidate);
         }
     }

@@ -4,7 +4,7 @@ use super::counters::Source;
 use super::find::{Finding, Found};
 use super::recall::Part;
 use super::{Asked, Service, tell};
-use crate::decide::{self, Opening, Refusal};
+use crate::decide::{self, HeldAt, Opening, Refusal};
 use crate::front::{BodyLength, BodyWriter, Ends, Exchange};
 use crate::record::{Envelope, EventKind};
 use crate::request::Selection;
@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 const BOOKMARKS: Duration = Duration::from_secs(60);
 
 /// client-go calls a watch that ends within its first second without an event a very short watch, and lists again.
-const SHORTEST: Duration = Duration::from_millis(1200);
+pub(super) const SHORTEST: Duration = Duration::from_millis(1200);
 
 /// Over how long the ends of held watches are spread once the link is back.
 const SPREAD: Duration = Duration::from_secs(4);
@@ -51,7 +51,8 @@ impl Service {
         let bookmarks = query.flag("allowWatchBookmarks");
         let version = collection.version();
         let held_at = version.map(|v| v.to_string()).unwrap_or_default();
-        let opening = decide::opening(query.resource_version(), query.flag("sendInitialEvents"), bookmarks, version);
+        let held = HeldAt { version, unchanged_since: collection.unchanged_since() };
+        let opening = decide::opening(query.resource_version(), query.flag("sendInitialEvents"), bookmarks, held);
         self.counters.answered(&asked.request, 200, Source::Record);
         log::info!("{} {}: held from the record ({opening:?})", asked.request.method, asked.shown_target());
         let _open = self.counters.watch();

@@ -3,6 +3,7 @@
 use super::counters::Source;
 use super::fields;
 use super::find::Finding;
+use super::hold::SHORTEST;
 use super::keep::Recorder;
 use super::{Asked, Service};
 use crate::decide::{Keep, Patience};
@@ -12,6 +13,7 @@ use crate::request::Class;
 use crate::upstream::{Answer, Credentials, FetchError, Outgoing, OutgoingBody};
 use flate2::bufread::MultiGzDecoder;
 use std::io::{self, BufReader, Cursor, Read, Write};
+use std::time::Instant;
 
 /// What is read from the upstream at a time: a TLS record's payload.
 pub(super) const CHUNK: usize = 16 * 1024;
@@ -128,6 +130,7 @@ fn relay_body(mut body: impl Read, mut out: BodyWriter<'_>, mut recorder: Record
 /// it is at an event's border, and client-go then watches on from there.
 fn relay_events(mut body: impl Read, mut out: BodyWriter<'_>, mut recorder: Recorder<'_>) -> io::Result<()> {
     let mut chunk = vec![0; EVENTS_CHUNK];
+    let (begun, mut silent) = (Instant::now(), true);
     loop {
         let n = match body.read(&mut chunk) {
             Ok(0) => return out.finish(),
@@ -135,11 +138,15 @@ fn relay_events(mut body: impl Read, mut out: BodyWriter<'_>, mut recorder: Reco
             Err(e) if e.kind() == io::ErrorKind::BrokenPipe => return Err(e),
             Err(e) => {
                 log::debug!("a watch ended early: {e}");
+                if silent {
+                    std::thread::sleep(SHORTEST.saturating_sub(begun.elapsed()));
+                }
                 break;
             }
         };
         recorder.take_events(&chunk[..n], &mut out)?;
         out.flush()?;
+        silent = false;
     }
     if recorder.is_at_border() { out.finish() } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }

@@ -137,6 +137,36 @@ pub(super) fn read_document(store: &dyn Store, key: &ViewKey) -> Option<Vec<u8>>
 }
 
 #[test]
+fn it_is_known_since_when_nothing_has_changed() {
+    on_every_engine(|store| {
+        let key = key("/api/v1/pods");
+        let since = || store.collection(&key).unwrap().unwrap().unchanged_since();
+        list(store, &key, 10, &[("a/b", 7)]);
+        assert_eq!(since(), Some(10), "of what was before the first list nothing is known");
+        fold(store, &key, Change::Advance { version: 12 });
+        assert_eq!(since(), Some(10));
+        fold(store, &key, put("a/b", 13, &bytes("a/b", 13)));
+        assert_eq!(since(), Some(13));
+        fold(store, &key, put("a/b", 11, &bytes("a/b", 11)));
+        fold(store, &key, Change::Envelope { bytes: b"another" });
+        fold(store, &key, Change::Advance { version: 15 });
+        assert_eq!(since(), Some(13), "old news, and the envelope, change no object");
+        list(store, &key, 17, &[("a/b", 13)]);
+        assert_eq!(since(), Some(13), "a list that says the same");
+        list(store, &key, 18, &[("a/b", 13), ("a/c", 18)]);
+        assert_eq!(since(), Some(18));
+        fold(store, &key, Change::Advance { version: 20 });
+        fold(store, &key, delete("a/c", 21));
+        assert_eq!(since(), Some(21));
+        let mut restored = store.begin_generation(&key).unwrap();
+        restored.put(&object("a/b", 13), &bytes("a/b", 13)).unwrap();
+        restored.supersede();
+        restored.commit(b"envelope", Some(14), true).unwrap();
+        assert_eq!(since(), Some(14), "another history");
+    });
+}
+
+#[test]
 fn a_document_is_there_at_its_commit_and_not_before() {
     on_every_engine(|store| {
         let key = key("/version");

@@ -72,6 +72,13 @@ pub(super) struct FoldPlan {
     pub(super) applied: usize,
 }
 
+impl FoldPlan {
+    /// Whether one of the changes that have an effect puts or deletes an object.
+    pub(super) fn moves_objects(&self, changes: &[Change<'_>]) -> bool {
+        self.steps.iter().any(|&step| matches!(changes[step], Change::Put { .. } | Change::Delete { .. }))
+    }
+}
+
 /// What a generation's commit does.
 pub(super) enum CommitPlan<L> {
     Older,
@@ -366,6 +373,7 @@ impl<L> Replace<L> {
     /// Makes an index of what was held and this difference; `again` are the entries of [`Replace::again`] where their
     /// bytes are now.
     pub(super) fn apply(self, held: &mut Index<L>, envelope: &[u8], again: Vec<Arc<Entry<L>>>) {
+        let objects = !(self.deletes.is_empty() && self.puts.is_empty() && again.is_empty());
         for key in &self.deletes {
             held.delete(key);
         }
@@ -375,7 +383,6 @@ impl<L> Replace<L> {
         if self.envelope {
             held.envelope = envelope.into();
         }
-        held.version = self.version;
-        held.complete = self.complete;
+        held.settle(self.version, self.complete, objects);
     }
 }

@@ -160,18 +160,22 @@ pub(super) struct Index<L> {
     pub(super) envelope: Arc<[u8]>,
     pub(super) version: Option<u64>,
     pub(super) complete: bool,
+    /// Since which version the objects have been these, as far as is known.
+    pub(super) unchanged_since: Option<u64>,
 }
 
 impl<L> Clone for Index<L> {
     fn clone(&self) -> Self {
         let (entries, envelope) = (self.entries.clone(), Arc::clone(&self.envelope));
-        Self { entries, weight: self.weight, envelope, version: self.version, complete: self.complete }
+        let (version, complete, unchanged_since) = (self.version, self.complete, self.unchanged_since);
+        Self { entries, weight: self.weight, envelope, version, complete, unchanged_since }
     }
 }
 
 impl<L> Default for Index<L> {
     fn default() -> Self {
-        Self { entries: BTreeSet::new(), weight: 0, envelope: Arc::default(), version: None, complete: false }
+        let (entries, envelope) = (BTreeSet::new(), Arc::default());
+        Self { entries, weight: 0, envelope, version: None, complete: false, unchanged_since: None }
     }
 }
 
@@ -204,6 +208,15 @@ impl<L> Index<L> {
         if let Some(old) = self.entries.take(key) {
             self.weight -= old.0.weight();
         }
+    }
+
+    /// Ends a transaction: the collection is at this version now. `objects`: whether it has put or deleted some.
+    pub(super) fn settle(&mut self, version: Option<u64>, complete: bool, objects: bool) {
+        // Another history, where there was none or where it has gone back.
+        if objects || self.version.is_none() || version < self.version {
+            self.unchanged_since = version;
+        }
+        (self.version, self.complete) = (version, complete);
     }
 }
 

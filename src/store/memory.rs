@@ -267,8 +267,7 @@ fn fold_into_collection(state: &mut State, changes: &[Change<'_>]) -> Folded {
                 Change::Advance { .. } | Change::Incomplete | Change::Complete => {}
             }
         }
-        index.version = plan.version;
-        index.complete = plan.complete;
+        index.settle(plan.version, plan.complete, plan.moves_objects(changes));
     }
     drafts.remember(changes, &plan.steps, index);
     *confirmed = Some(SystemTime::now());
@@ -408,6 +407,10 @@ impl Collection for Snapshot {
 
     fn version(&self) -> Option<u64> {
         self.index.version
+    }
+
+    fn unchanged_since(&self) -> Option<u64> {
+        self.index.unchanged_since
     }
 
     fn len(&self) -> usize {

@@ -380,6 +380,10 @@ pub trait Collection: Send + Sync {
     /// The collection's resourceVersion.
     fn version(&self) -> Option<u64>;
 
+    /// From which version to [`Collection::version`] it has held what it holds, as far as is known: a file that was
+    /// written anew, or read after a restart, may know less than was known before. `None` if it has no version.
+    fn unchanged_since(&self) -> Option<u64>;
+
     /// How many objects there are.
     fn len(&self) -> usize;
 

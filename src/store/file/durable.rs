@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use super::super::index::Index;
 use super::super::{ObjectRef, StoreError, lock};
-use super::format::{Batch, Record};
+use super::format::{Batch, Record, State};
 use super::scan::{Content, DocumentBody};
 use super::shared::Shared;
 use super::view::{Held, Log, View, Writer};
@@ -91,6 +91,7 @@ impl View {
                 let mut copy = Index::default();
                 copy.envelope = Arc::clone(&index.envelope);
                 (copy.version, copy.complete) = (index.version, index.complete);
+                copy.unchanged_since = index.unchanged_since;
                 for entry in index.iter() {
                     let body = self.read_record(shared, held, entry.at, &mut record)?;
                     let bytes = body.object_bytes().unwrap_or_default();
@@ -99,7 +100,12 @@ impl View {
                     copy.put(Arc::new(entry.moved(loc)));
                     full(&mut batch)?;
                 }
-                batch.record(Record::Envelope, 1, Some(&state), &[&index.envelope])?;
+                // Twice, so that a reader of the file knows, too, since when it has been so.
+                let since = State { version: index.unchanged_since, ..state };
+                batch.record(Record::Envelope, 1, Some(&since), &[&index.envelope])?;
+                if since.version != state.version {
+                    batch.record(Record::Collection, 1, Some(&state), &[])?;
+                }
                 Content::Collection(Arc::new(copy))
             }
         };

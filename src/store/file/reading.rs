@@ -100,6 +100,10 @@ impl Collection for Snapshot {
         self.index.version
     }
 
+    fn unchanged_since(&self) -> Option<u64> {
+        self.index.unchanged_since
+    }
+
     fn len(&self) -> usize {
         self.index.len()
     }

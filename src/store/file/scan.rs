@@ -279,18 +279,19 @@ impl Replay {
             _ => Arc::default(),
         };
         let held = Arc::make_mut(&mut index);
+        let mut objects = false;
         for operation in transaction.operations {
             match operation {
-                Operation::Put(entry) if transaction.voids.contains(&entry.key) => {}
+                Operation::Put(entry) if transaction.voids.contains(&entry.key) => continue,
                 Operation::Put(entry) => held.put(entry),
                 Operation::Delete(key) => held.delete(&key),
             }
+            objects = true;
         }
         if let Some(envelope) = transaction.envelope {
             held.envelope = envelope;
         }
-        held.version = state.version;
-        held.complete = state.complete;
+        held.settle(state.version, state.complete, objects);
         self.content = Some(Content::Collection(index));
     }
 

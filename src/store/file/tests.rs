@@ -393,6 +393,8 @@ fn a_file_of_garbage_is_written_anew_and_its_readers_keep_the_old_one() {
     let expected = Some(held(61, &[("a", 60), ("b", 2)]));
     assert_eq!(read(&store, &key), expected);
     assert_eq!(before.get("a").unwrap().1, bytes("a", 1));
+    let since = |store: &FileStore| store.collection(&key).unwrap().unwrap().unchanged_since();
+    assert_eq!((since(&store), after_a_kill(&root, since)), (Some(60), Some(60)));
     // What comes after goes into the new file, and is found again.
     store.fold(&key, &[delete("b", 62)]).unwrap();
     let info = store.views(&key.scope, &key.path).remove(0);

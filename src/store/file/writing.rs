@@ -72,7 +72,7 @@ pub(super) fn fold(view: &Arc<View>, shared: &Shared, changes: &[Change<'_>]) ->
                     Change::Advance { .. } | Change::Incomplete | Change::Complete => {}
                 }
             }
-            (index.version, index.complete) = (plan.version, plan.complete);
+            index.settle(plan.version, plan.complete, plan.moves_objects(changes));
         });
     }
     with_index(view, |held| {

@@ -41,8 +41,7 @@ type informer struct {
 	cache.SharedIndexInformer
 
 	mutex sync.Mutex
-	// How often it listed, asked for a watch that begins with a list, watched, was told that it is too late, and met
-	// another error.
+	// How often it listed, began a watch with a list, watched, was told that it is too late, and met another error.
 	lists, initials, watches, expired, errors int
 	// The newest version seen of each object, by uid, and how often an older one came after it.
 	newest    map[string]uint64
@@ -154,13 +153,17 @@ func (own *informer) met(_ *cache.Reflector, err error) {
 	fmt.Fprintf(os.Stderr, "%s: %v\n", own.name, err)
 }
 
-// Counts what is asked, whatever becomes of it.
+// Counts what is answered.
 type counting struct {
 	next http.RoundTripper
 	all  *informers
 }
 
 func (c counting) RoundTrip(request *http.Request) (*http.Response, error) {
+	response, err := c.next.RoundTrip(request)
+	if err != nil {
+		return response, err
+	}
 	query := request.URL.Query()
 	for _, own := range *c.all {
 		if own.name != asked(request) {
@@ -178,7 +181,7 @@ func (c counting) RoundTrip(request *http.Request) (*http.Response, error) {
 		}
 		own.mutex.Unlock()
 	}
-	return c.next.RoundTrip(request)
+	return response, err
 }
 
 // The view that a request is for.
