@@ -63,16 +63,17 @@ fn place() -> PathBuf {
 
 /// What tells one state of the sources from another.
 fn sum(source: &Path, module: &str) -> String {
-    let read = |name: &str| fs::read(source.join(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
+    let read = |name: &Path| fs::read(source.join(name)).unwrap_or_else(|e| panic!("{}: {e}", name.display()));
     let entries = fs::read_dir(source).unwrap_or_else(|e| panic!("{}: {e}", source.display()));
-    let names = entries.map(|e| e.expect("an entry").file_name().into_string().expect("a name"));
-    let mut names: Vec<String> = names.filter(|name| name.ends_with(".go")).collect();
-    names.extend([module.to_owned(), module.replace(".mod", ".sum")]);
+    let files = entries.map(|e| PathBuf::from(e.expect("an entry").file_name()));
+    let (module, sums) = (Path::new(module).to_owned(), Path::new(module).with_extension("sum"));
+    let mut names: Vec<PathBuf> = files.filter(|name| name.extension().is_some_and(|e| e == "go")).collect();
+    names.extend([module, sums]);
     names.sort();
     let mut context = digest::Context::new(&digest::SHA256);
     for name in names {
         let text = read(&name);
-        context.update(format!("{name} {}\n", text.len()).as_bytes());
+        context.update(format!("{} {}\n", name.display(), text.len()).as_bytes());
         context.update(&text);
     }
     context.finish().as_ref().iter().map(|b| format!("{b:02x}")).collect()

@@ -92,7 +92,7 @@ fn informers_hold_the_same_through_twenty_cuts() {
     for cut in 0..CUTS {
         churner.say("resume");
         std::thread::sleep(random.within(200, 2500));
-        let cable = if random.next() % 2 == 0 { Cable::BlackHole } else { Cable::Refused };
+        let cable = if random.next().is_multiple_of(2) { Cable::BlackHole } else { Cable::Refused };
         scene.relay.set(cable);
         std::thread::sleep(random.within(0, 3000));
         let killed = cut % (CUTS / KILLS) == 1;
