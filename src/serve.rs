@@ -82,6 +82,10 @@ impl Handler for Service {
             Ok(asked) => asked,
             Err(told) => return tell::send(exchange, None, &[], &told),
         };
+        let lasting = asked.request.is_long_running().then(|| exchange.lasts());
+        if matches!(lasting, Some(None)) {
+            return self.tell_busy(exchange, &asked);
+        }
         let finding = self.look(&asked);
         let now = self.situation(&asked, &finding);
         match decide::before(&asked.request, now) {

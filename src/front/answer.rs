@@ -42,9 +42,13 @@ pub(super) fn start(out: &mut Vec<u8>, status: u16) {
     let _ = write!(out, "HTTP/1.1 {status} {}\r\n", phrase(status));
 }
 
+/// Whether a byte may stand in a token (RFC 9110 section 5.6.2).
+pub(super) fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
 /// One field; `Err`: its name is no token, its value would end the line, or the front alone writes it.
 pub(super) fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) -> Result<(), &'static str> {
-    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     if name.is_empty() || !name.bytes().all(is_token) {
         return Err("a header field's name is no token");
     }

@@ -2,6 +2,7 @@
 //! and trailers are read and dropped.
 
 use super::BodyLength;
+use super::answer::is_token;
 use super::head::Refusal;
 
 /// The most bytes of one chunk's extensions.
@@ -87,6 +88,8 @@ enum State {
     DataLf,
     /// The first byte of a trailer line or of the last, blank one.
     TrailerStart,
+    /// The rest of a trailer's name, up to the colon: a request that follows a body without its last line is no trailer.
+    TrailerName,
     /// The rest of a trailer line.
     Trailer,
     /// The LF after it.
@@ -164,9 +167,13 @@ impl Chunked {
             (State::LastLf, b'\n') => Ok(State::Done),
             (State::Trailer, b'\r') => Ok(State::TrailerLf),
             (State::TrailerLf, b'\n') => Ok(State::TrailerStart),
-            (State::TrailerStart | State::Trailer, b'\t' | b' '..=b'~' | 0x80..) => {
+            (State::TrailerName, b':') | (State::Trailer, b'\t' | b' '..=b'~' | 0x80..) => {
                 self.drop_one(MAX_TRAILERS)?;
                 Ok(State::Trailer)
+            }
+            (State::TrailerStart | State::TrailerName, _) if is_token(byte) => {
+                self.drop_one(MAX_TRAILERS)?;
+                Ok(State::TrailerName)
             }
             _ => Err(Refusal::Chunk),
         }
@@ -249,6 +256,9 @@ mod tests {
             b"0\r\nT: x\n\r\n",
             b"0\r\n\0",
             b"0\r\n\rX",
+            b"0\r\nGET / HTTP/1.1\r\n",
+            b"0\r\n: x\r\n",
+            b"0\r\n folded\r\n",
         ];
         for input in table {
             assert_eq!(decoded(input, 64, 64), Err(Refusal::Chunk), "{:?}", String::from_utf8_lossy(input));

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use super::counters::Counters;
 use super::exchange::{Exchange, Onward, Turn};
 use super::head::{self, MAX_HEAD, Refusal, Scanner, Terms};
+use super::place::Place;
 use super::stop::Stop;
 use super::tls::Tls;
 use super::wire::{HandshakeError, Patience, Received, Wire, after};
@@ -30,6 +31,8 @@ pub(super) struct Service {
     pub(super) counters: Arc<Counters>,
     pub(super) stop: Arc<Stop>,
     pub(super) spans: Spans,
+    /// The most long-running requests at a time.
+    pub(super) most_lasting: usize,
 }
 
 /// How long a client may take.
@@ -51,14 +54,14 @@ pub(super) enum Welcome {
 }
 
 /// Runs a connection to its end.
-pub(super) fn run(service: &Service, socket: Arc<TcpStream>, address: SocketAddr, welcome: Welcome) {
+pub(super) fn run(service: &Service, socket: Arc<TcpStream>, address: SocketAddr, welcome: Welcome, place: Arc<Place>) {
     let spans = match welcome {
         Welcome::Serve => service.spans,
         Welcome::Refuse => service.spans.at_most(REFUSING),
     };
     let config = service.tls.current();
     let stop = Arc::clone(&service.stop);
-    let wire = match Wire::accept(config, socket, stop, after(spans.handshake), spans.stall) {
+    let wire = match Wire::accept(config, socket, stop, place, after(spans.handshake), spans.stall) {
         Ok(wire) => wire,
         Err(HandshakeError::Stopping) => return,
         Err(error) => {
@@ -92,6 +95,10 @@ pub(super) fn run(service: &Service, socket: Arc<TcpStream>, address: SocketAddr
             turn.refuse(Refusal::TooManyConnections);
             return;
         }
+        if !turn.wire.place().work() {
+            log::debug!("{address}: shed, others came");
+            return;
+        }
         if exchange(service, &mut turn, &head, &peer) != Onward::Next {
             return;
         }
@@ -102,7 +109,8 @@ pub(super) fn run(service: &Service, socket: Arc<TcpStream>, address: SocketAddr
 fn exchange(service: &Service, turn: &mut Turn, head: &RequestHead, peer: &Peer) -> Onward {
     let counters = &service.counters;
     counters.requests.fetch_add(1, Relaxed);
-    let handled = catch_unwind(AssertUnwindSafe(|| service.handler.handle(Exchange { head, peer, turn })));
+    let handled = catch_unwind(AssertUnwindSafe(|| service.handler.handle(Exchange { head, peer, service, turn })));
+    turn.wire.place().rest();
     let onward = match handled {
         Ok(result) => {
             let onward = turn.conclude();

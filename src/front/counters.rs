@@ -12,6 +12,12 @@ pub struct Counters {
     pub accepted: AtomicUsize,
     /// Connections past the limit: told 429, or closed at once where even that was too much.
     pub refused: AtomicUsize,
+    /// Connections that were closed for another's sake, because their clients were slow or idle.
+    pub shed: AtomicUsize,
+    /// Gauge: long-running requests now.
+    pub lasting: AtomicUsize,
+    /// Long-running requests past their share of the places.
+    pub lasting_refused: AtomicUsize,
     /// Handshakes that failed or timed out, plain HTTP among them.
     pub tls_failures: AtomicUsize,
     /// Requests handed to the handler.

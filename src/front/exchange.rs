@@ -5,10 +5,15 @@ use std::io::{self, IoSlice, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 
 use super::answer::{self, Framing, Persistence};
 use super::body::Incoming;
+use super::connection::Service;
+use super::counters::Counters;
 use super::head::{Refusal, Terms};
+use super::place::Wait;
 use super::stop::Stop;
 use super::wire::{Patience, Received, Wire};
 use super::{BodyLength, Peer, RequestHead};
@@ -32,7 +37,18 @@ pub struct Exchange<'a> {
     pub head: &'a RequestHead,
     /// The connection's other end.
     pub peer: &'a Peer,
+    pub(super) service: &'a Service,
     pub(super) turn: &'a mut Turn,
+}
+
+/// A long-running request's place, given back when dropped.
+#[derive(Debug)]
+pub struct Lasting<'a>(&'a Counters);
+
+impl Drop for Lasting<'_> {
+    fn drop(&mut self) {
+        self.0.lasting.fetch_sub(1, Relaxed);
+    }
 }
 
 impl<'a> Exchange<'a> {
@@ -41,6 +57,17 @@ impl<'a> Exchange<'a> {
     /// middle, [`io::ErrorKind::TimedOut`] it stalled.
     pub fn body(&mut self) -> &mut dyn Read {
         self.turn
+    }
+
+    /// Asks for one of the places of requests that may take for ever; to be held until it is answered. `None`: they are
+    /// taken; the rest is for short ones, and the client is to be told to come again.
+    pub fn lasts(&self) -> Option<Lasting<'a>> {
+        let (counters, most) = (&*self.service.counters, self.service.most_lasting);
+        let taken = counters.lasting.fetch_update(Relaxed, Relaxed, |count| (count < most).then_some(count + 1));
+        if taken.is_err() {
+            counters.lasting_refused.fetch_add(1, Relaxed);
+        }
+        taken.ok().map(|_| Lasting(counters))
     }
 
     /// What ends the exchange from outside, to be polled while something else is waited for.
@@ -151,6 +178,8 @@ pub(super) struct Turn {
     /// cannot be granted.
     terms: Terms,
     head_only: bool,
+    /// When the request's head was here.
+    begun: Instant,
     answer: Answer,
     /// Plaintext that waits for company: the answer's head, then bytes of its body.
     out: Vec<u8>,
@@ -167,6 +196,7 @@ impl Turn {
             incoming: Incoming::new(BodyLength::None),
             terms: Terms { http10: false, keep_alive: false, expect_continue: false },
             head_only: false,
+            begun: Instant::now(),
             answer: Answer::Due,
             out: Vec::new(),
             head_length: 0,
@@ -179,6 +209,7 @@ impl Turn {
         self.incoming = Incoming::new(head.body);
         self.terms = terms;
         self.head_only = head.method == "HEAD";
+        self.begun = Instant::now();
         self.answer = Answer::Due;
         self.out.clear();
         self.head_length = 0;
@@ -256,7 +287,8 @@ impl Turn {
         while !self.incoming.is_done() {
             let plaintext = self.wire.plaintext();
             if plaintext.is_empty() {
-                match self.wire.receive(Patience::Stall)? {
+                let place = Arc::clone(self.wire.place());
+                match place.during(Wait::Body, self.begun, || self.wire.receive(Patience::Stall))? {
                     Received::Data => continue,
                     Received::End | Received::Stopping => return Err(io::ErrorKind::UnexpectedEof.into()),
                     Received::TimedOut => {

@@ -1,5 +1,6 @@
 //! Binds, accepts, bounds, and owns all threads of the front: one that accepts, and one a connection, which it joins.
-//! Reads and writes nothing itself.
+//! Reads and writes nothing itself. When all places are taken, somebody slow or idle gives up his ([`super::place`]);
+//! where there is none, the newcomer is told 429.
 
 use std::collections::HashMap;
 use std::io;
@@ -16,6 +17,7 @@ use rustix::net::sockopt;
 use super::Handler;
 use super::connection::{self, Service, Spans, Welcome};
 use super::counters::Counters;
+use super::place::Place;
 use super::stop::{Stop, ring};
 use super::tls::Tls;
 use super::wire::{Woken, after, poll_until, wait};
@@ -24,6 +26,11 @@ use super::wire::{Woken, after, poll_until, wait};
 const STACK: usize = if cfg!(debug_assertions) { 256 * 1024 } else { 128 * 1024 };
 /// The most connections past the limit that are told so at a time; more are closed at once.
 const MAX_REFUSING: usize = 16;
+/// The most connections that were shed and whose threads have not ended yet; a thread that is woken needs no more than a
+/// moment for that.
+const MAX_LEAVING: usize = 64;
+/// One place in so many is kept from long-running requests.
+const SHORT_SHARE: usize = 8;
 /// The most connections accepted from one listener before the others are looked at.
 const BATCH: usize = 64;
 /// The pause after `accept` failed for want of descriptors or memory, which do not come back at once.
@@ -77,7 +84,9 @@ impl Server {
             idle: options.idle_timeout,
             stall: options.stall_timeout,
         };
-        let service = Service { handler, tls, counters: Arc::clone(&counters), stop: Arc::clone(&stop), spans };
+        let most_lasting = most_lasting(options.max_connections);
+        let (counted, stopping) = (Arc::clone(&counters), Arc::clone(&stop));
+        let service = Service { handler, tls, counters: counted, stop: stopping, spans, most_lasting };
         let (farewell, departed) = mpsc::channel();
         let acceptor = Acceptor {
             listeners,
@@ -85,6 +94,7 @@ impl Server {
             max_connections: options.max_connections,
             guests: HashMap::new(),
             refusing: 0,
+            leaving: 0,
             next: 0,
             door: Door { farewell, bell: Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?) },
             departed,
@@ -130,6 +140,11 @@ impl Drop for Server {
     }
 }
 
+/// How many of the places long-running requests may take; at least one.
+fn most_lasting(max_connections: usize) -> usize {
+    (max_connections - max_connections.div_ceil(SHORT_SHARE)).max(1)
+}
+
 /// Options are set on the listener: Linux hands them on to what is accepted (`sk_clone_lock`), which saves system calls.
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let bind = || {
@@ -159,6 +174,9 @@ struct Guest {
     /// To be shut down when the grace is over. Weak, so that the thread's end closes the socket.
     socket: Weak<TcpStream>,
     welcome: Welcome,
+    place: Arc<Place>,
+    /// Its place is another's.
+    is_shed: bool,
 }
 
 /// The accepting thread's own.
@@ -169,6 +187,8 @@ struct Acceptor {
     guests: HashMap<u64, Guest>,
     /// How many of the guests are only to be told that there are too many.
     refusing: usize,
+    /// How many of them are shed and have not gone yet.
+    leaving: usize,
     next: u64,
     door: Door,
     departed: mpsc::Receiver<u64>,
@@ -234,8 +254,9 @@ impl Acceptor {
     /// Gives a connection its thread, within the bounds.
     fn admit(&mut self, socket: TcpStream, address: SocketAddr) {
         self.join_departed();
-        let serving = self.guests.len() - self.refusing;
-        let welcome = if serving < self.max_connections { Welcome::Serve } else { Welcome::Refuse };
+        let serving = self.guests.len() - self.refusing - self.leaving;
+        let has_place = serving < self.max_connections || self.shed_one();
+        let welcome = if has_place { Welcome::Serve } else { Welcome::Refuse };
         let counters = Arc::clone(&self.service.counters);
         if welcome == Welcome::Refuse {
             counters.refused.fetch_add(1, Relaxed);
@@ -251,19 +272,46 @@ impl Acceptor {
         let weak = Arc::downgrade(&socket);
         let (id, service) = (self.next, Arc::clone(&self.service));
         self.next += 1;
+        let place = Arc::new(Place::new());
+        let own = Arc::clone(&place);
         let stay = Stay::begin(id, welcome, self.door.clone(), Arc::clone(&counters));
         // `stay` is dropped after the connection is, also when the thread cannot be had.
         let spawned = thread::Builder::new().name("client".to_owned()).stack_size(STACK).spawn(move || {
             let _stay = stay;
-            connection::run(&service, socket, address, welcome);
+            connection::run(&service, socket, address, welcome, own);
         });
         match spawned {
             Ok(thread) => {
                 self.refusing += usize::from(welcome == Welcome::Refuse);
-                self.guests.insert(id, Guest { thread, socket: weak, welcome });
+                self.guests.insert(id, Guest { thread, socket: weak, welcome, place, is_shed: false });
             }
             Err(error) => log::error!("{address}: no thread for the connection: {error}"),
         }
+    }
+
+    /// Closes the connection that is given up most willingly; `false`: there is none.
+    fn shed_one(&mut self) -> bool {
+        if self.leaving >= MAX_LEAVING {
+            return false;
+        }
+        let now = Instant::now();
+        let served = self.guests.values_mut().filter(|guest| guest.welcome == Welcome::Serve && !guest.is_shed);
+        let Some((_, guest)) = served.filter_map(|g| Some((g.place.claim(now)?, g))).min_by_key(|(claim, _)| *claim)
+        else {
+            return false;
+        };
+        // Its request may have come just now; then the newcomer has had bad luck, and comes again.
+        if !guest.place.shed() {
+            return false;
+        }
+        if let Some(socket) = guest.socket.upgrade() {
+            // Wakes whoever polls or reads it.
+            let _ = socket.shutdown(std::net::Shutdown::Both);
+        }
+        guest.is_shed = true;
+        self.leaving += 1;
+        self.service.counters.shed.fetch_add(1, Relaxed);
+        true
     }
 
     fn answer_bell(&mut self) {
@@ -276,6 +324,7 @@ impl Acceptor {
         while let Ok(id) = self.departed.try_recv() {
             let Some(guest) = self.guests.remove(&id) else { continue };
             self.refusing -= usize::from(guest.welcome == Welcome::Refuse);
+            self.leaving -= usize::from(guest.is_shed);
             if guest.thread.join().is_err() {
                 log::error!("a connection's thread panicked");
             }

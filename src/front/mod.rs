@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! listener   bind, accept, the bound on connections; owns every thread and joins it
+//!   place        whose connection is closed when all places are taken and somebody new comes
 //!   connection   one thread: handshake, then head -> handler -> rest of the body, over and over
 //!     head *       bytes -> RequestHead, or a named refusal
 //!     body *       framing of request bodies: bytes -> bytes
@@ -22,8 +23,11 @@ mod body;
 mod connection;
 mod counters;
 mod exchange;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod head;
 mod listener;
+mod place;
 mod stop;
 #[cfg(test)]
 mod tests;
@@ -34,7 +38,7 @@ use std::io;
 use std::net::SocketAddr;
 
 pub use counters::Counters;
-pub use exchange::{BodyWriter, Ends, Exchange};
+pub use exchange::{BodyWriter, Ends, Exchange, Lasting};
 pub use listener::{Server, ServerOptions};
 pub use tls::{Tls, TlsError, VerificationClock};
 

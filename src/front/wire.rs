@@ -14,6 +14,7 @@ use rustls::{ServerConfig, ServerConnection};
 
 use super::answer::PLAIN_HTTP;
 use super::exchange::Ends;
+use super::place::{Place, Wait};
 use super::stop::Stop;
 
 /// The longest that a socket is drained after the last answer, so that the client can read it before it meets a reset
@@ -89,6 +90,7 @@ pub(super) struct Wire {
     tls: ServerConnection,
     socket: Arc<TcpStream>,
     stop: Arc<Stop>,
+    place: Arc<Place>,
     stall: Duration,
     /// TCP's or TLS' end has been seen.
     ended: bool,
@@ -100,6 +102,7 @@ impl Wire {
         config: Arc<ServerConfig>,
         socket: Arc<TcpStream>,
         stop: Arc<Stop>,
+        place: Arc<Place>,
         deadline: Instant,
         stall: Duration,
     ) -> Result<Self, HandshakeError> {
@@ -118,7 +121,7 @@ impl Wire {
         let mut tls = ServerConnection::new(config).map_err(HandshakeError::Tls)?;
         // What is handed in is sent before the call returns; a limit would only split it.
         tls.set_buffer_limit(None);
-        let mut wire = Self { tls, socket, stop, stall, ended: false };
+        let mut wire = Self { tls, socket, stop, place, stall, ended: false };
         wire.shake_hands(deadline)?;
         Ok(wire)
     }
@@ -164,6 +167,10 @@ impl Wire {
 
     pub(super) fn ends(&self) -> Ends {
         Ends { socket: Arc::clone(&self.socket), stop: Arc::clone(&self.stop) }
+    }
+
+    pub(super) fn place(&self) -> &Arc<Place> {
+        &self.place
     }
 
     pub(super) fn stop(&self) -> &Stop {
@@ -247,7 +254,8 @@ impl Wire {
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if wait(self.socket.as_fd(), PollFlags::OUT, None, after(self.stall))? == Woken::TimedOut {
+                    let taken = || wait(self.socket.as_fd(), PollFlags::OUT, None, after(self.stall));
+                    if self.place.during(Wait::Taking, Instant::now(), taken)? == Woken::TimedOut {
                         return Err(io::ErrorKind::TimedOut.into());
                     }
                 }

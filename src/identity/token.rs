@@ -58,12 +58,15 @@ impl Claims {
     }
 }
 
-/// The bearer token of a request (RFC 6750 section 2.1); the scheme's name is case-insensitive, as in kube-apiserver
-/// (`staging/src/k8s.io/apiserver/pkg/authentication/request/bearertoken/bearertoken.go`).
+/// The bearer token of a request (RFC 6750 section 2.1), read exactly as kube-apiserver reads it
+/// (`staging/src/k8s.io/apiserver/pkg/authentication/request/bearertoken/bearertoken.go`): the first field counts, the
+/// scheme's name is case-insensitive, and the token ends at the next blank, so that it is empty, and no token at all,
+/// after two blanks. A reading of our own would be a leak: what is no token there is answered as nobody's, which would
+/// count here as the acceptance of a token whose claims anybody can write.
 pub fn bearer(headers: &[(String, Vec<u8>)]) -> Option<&str> {
     let (_, value) = headers.iter().find(|(n, _)| n.eq_ignore_ascii_case("authorization"))?;
-    let (scheme, token) = std::str::from_utf8(value).ok()?.trim().split_once(' ')?;
-    let token = token.trim();
+    let mut parts = std::str::from_utf8(value).ok()?.trim().split(' ');
+    let (scheme, token) = (parts.next()?, parts.next()?);
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }
 
@@ -86,9 +89,20 @@ mod tests {
     #[test]
     fn the_bearer_scheme_is_case_insensitive() {
         let with = |v: &str| vec![("AUTHORIZATION".to_owned(), v.as_bytes().to_vec())];
-        assert_eq!(bearer(&with("bEARER  abc ")), Some("abc"));
+        assert_eq!(bearer(&with(" bEARER abc ")), Some("abc"));
         assert_eq!(bearer(&with("Basic abc")), None);
         assert_eq!(bearer(&with("Bearer ")), None);
         assert_eq!(bearer(&[]), None);
+    }
+
+    /// Whoever reads more into the field than kube-apiserver does takes the claims of a forged token for accepted.
+    #[test]
+    fn a_token_is_what_kube_apiserver_takes_for_one() {
+        let with = |v: &str| vec![("Authorization".to_owned(), v.as_bytes().to_vec())];
+        assert_eq!(bearer(&with("Bearer  abc")), None);
+        assert_eq!(bearer(&with("Bearer\tabc")), None);
+        assert_eq!(bearer(&with("Bearer own a.b.c")), Some("own"));
+        let two = [with("Basic x"), with("Bearer abc")].concat();
+        assert_eq!(bearer(&two), None, "the first field counts");
     }
 }

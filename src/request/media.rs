@@ -28,7 +28,9 @@ impl MediaType {
         let (mut params, mut q) = (Vec::new(), 1000);
         for part in parts {
             let Some((name, value)) = part.split_once('=') else { continue };
-            let (name, value) = (name.trim().to_ascii_lowercase(), value.trim().trim_matches('"'));
+            // Found by fuzzing: blanks inside the quotes made a name under which nothing was found again.
+            let bare = |c: char| c == '"' || c.is_whitespace();
+            let (name, value) = (name.trim().to_ascii_lowercase(), value.trim_matches(bare));
             match name.as_str() {
                 // RFC 9110 section 12.4.2: a weight from 0 to 1, three decimals.
                 "q" => q = weight(value),

@@ -97,6 +97,15 @@ impl ApiRequest {
         matches!(self.class, Class::Object | Class::List | Class::Watch | Class::Discovery | Class::Passing)
     }
 
+    /// Whether answering it may take for ever: kube-apiserver's own list of long-running requests
+    /// (`cmd/kube-apiserver/app/options`, `BasicLongRunningRequestCheck`).
+    pub fn is_long_running(&self) -> bool {
+        let subresource = self.target.resource().and_then(|r| r.subresource.as_deref()).unwrap_or_default();
+        let first = subresource.split('/').next().unwrap_or_default();
+        matches!(self.class, Class::Watch | Class::Upgrade)
+            || matches!(first, "attach" | "exec" | "log" | "portforward" | "proxy")
+    }
+
     /// Whether the method is HEAD: answered like GET, without a body, and never recorded.
     pub fn is_head(&self) -> bool {
         self.method == "HEAD"

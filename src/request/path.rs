@@ -7,9 +7,9 @@ use super::{NotUnderstood, Query};
 pub enum Target {
     /// An API resource.
     Resource(Resource),
-    /// `/api`, `/apis`, their groups and versions, `/version`, `/openapi/…`: `path` without a trailing slash.
+    /// `/api`, `/apis`, their groups and versions, `/version`, `/openapi/…`.
     Discovery {
-        /// The path, decoded and encoded again.
+        /// The path, decoded and encoded again; with a slash at its end it is another.
         path: String,
     },
     /// Any other path; nothing is known of it.
@@ -128,7 +128,10 @@ impl Resource {
 /// Understands a path. Whatever it cannot place is [`Target::Other`].
 pub(super) fn understand(raw: &str) -> Result<Target, NotUnderstood> {
     let mut segments = Vec::new();
-    for part in raw.trim_matches('/').split('/') {
+    // One slash at each end, no more: `//apis` is another path than `/apis` to the upstream, whose 404 would else be
+    // taken for the word on `/apis`.
+    let inner = raw.strip_prefix('/').unwrap_or(raw);
+    for part in inner.strip_suffix('/').unwrap_or(inner).split('/') {
         segments.push(
             decode(part).ok_or_else(|| {
                 NotUnderstood(format!("the path segment {part:?} is not valid percent-encoded UTF-8"))
@@ -147,6 +150,10 @@ pub(super) fn understand(raw: &str) -> Result<Target, NotUnderstood> {
             for name in &names {
                 path.push('/');
                 encode(name, &mut path);
+            }
+            // kube-apiserver answers some of them with the slash too (`/apis/`), others not (`/openapi/v2/`).
+            if raw.ends_with('/') {
+                path.push('/');
             }
             return Ok(Target::Discovery { path });
         }
@@ -264,11 +271,24 @@ mod tests {
 
     #[test]
     fn strange_paths_are_nothing_we_know() {
-        for path in
-            ["/", "/foo", "/api/v1/pods/..", "/api//v1/pods", "/api/v1/namespaces/x/pods/a%2Fb", "/api/v1/./pods"]
-        {
+        for path in [
+            "/",
+            "//",
+            "/foo",
+            "//apis",
+            "/apis//",
+            "//api/v1/pods",
+            "/api/v1/pods//",
+            "/api/v1/pods/..",
+            "/api/v1/%2e%2e/pods",
+            "/api//v1/pods",
+            "/api/v1/namespaces/x/pods/a%2Fb",
+            "/api/v1/./pods",
+        ] {
             assert!(matches!(understand(path), Ok(Target::Other { .. })), "{path}");
         }
+        let slash = understand("/openapi/v2/").map(|t| t.view_path());
+        assert_ne!(slash, understand("/openapi/v2").map(|t| t.view_path()));
         assert!(understand("/api/v1/pods/%f").is_err());
         assert!(understand("/api/v1/pods/%ff").is_err());
     }

@@ -27,6 +27,10 @@ impl Query {
     pub(super) fn parse(raw: &str) -> Result<Query, NotUnderstood> {
         let mut pairs = Vec::new();
         for part in raw.split('&').filter(|p| !p.is_empty()) {
+            // Go drops such a parameter without a word (`net/url`, `parseQuery`): it would answer another question.
+            if part.contains(';') {
+                return Err(NotUnderstood(format!("the query parameter {part:?} holds ';'; send it percent-encoded")));
+            }
             let (name, value) = part.split_once('=').unwrap_or((part, ""));
             let both = percent_decode(name.as_bytes(), true).zip(percent_decode(value.as_bytes(), true));
             pairs.push(both.ok_or_else(|| {

@@ -33,9 +33,21 @@ const HOP_BY_HOP: [&str; 9] = [
     "upgrade",
 ];
 
+/// Fields by which it is decided who asks and for what. They are meant for the origin, so that `Connection` must not name
+/// them (RFC 9110 section 7.6.1); a client that names them all the same must not have them dropped after they have been
+/// read here: the upstream would answer somebody else, or something else, than what is recorded. kube-apiserver itself
+/// takes no notice of what `Connection` names.
+const END_TO_END: [&str; 4] = ["authorization", "accept", "content-type", "content-encoding"];
+
+/// Fields with which something in front of an apiserver vouches for a client: nothing that a client may say itself.
+/// Envoy's, and those of RFC 9440.
+const VOUCHING: [&str; 3] = ["x-forwarded-client-cert", "client-cert", "client-cert-chain"];
+
 fn is_hop_by_hop(name: &str, connection: Option<&str>) -> bool {
+    let end_to_end = || END_TO_END.iter().any(|e| name.eq_ignore_ascii_case(e)) || has_prefix(name, "impersonate-");
     HOP_BY_HOP.iter().any(|h| name.eq_ignore_ascii_case(h))
         || connection.is_some_and(|c| c.split(',').any(|named| named.trim().eq_ignore_ascii_case(name)))
+            && !end_to_end()
 }
 
 fn has_prefix(name: &str, prefix: &str) -> bool {
@@ -50,8 +62,8 @@ fn is_inflated(request: &ApiRequest) -> bool {
 /// The fields of a request as they go up.
 ///
 /// Stopped here: what concerns the connection only; framing, `Host` and `Expect`, which the upstream room makes anew;
-/// `X-Remote-*`, with which a front proxy would vouch for a user; `Authorization`, unless a token is how the client
-/// proves itself; and, where the whole answer is wanted for the record, the conditions under which the upstream would
+/// `X-Remote-*` and others with which a front proxy would vouch for a user; `Authorization`, unless a token is how the
+/// client proves itself, and then the first, which is the one that was read; and, where the whole answer is wanted for the record, the conditions under which the upstream would
 /// send none (`revalidates`: the record holds the answer already).
 pub(super) fn up(
     request: &ApiRequest,
@@ -62,11 +74,12 @@ pub(super) fn up(
 ) -> Fields {
     let connection = joined(fields, "connection");
     let inflated = is_inflated(request);
+    let mut authorized = !matches!(identity, Identity::Token { .. });
     let mut up: Fields = fields
         .iter()
         .filter(|(name, _)| {
             let own = ["host", "expect", "content-length"].iter().any(|n| name.eq_ignore_ascii_case(n));
-            let credentials = name.eq_ignore_ascii_case("authorization") && !matches!(identity, Identity::Token { .. });
+            let credentials = name.eq_ignore_ascii_case("authorization") && std::mem::replace(&mut authorized, true);
             let coding = name.eq_ignore_ascii_case("accept-encoding") && (inflated || request.class == Class::Watch);
             let condition = keep == Keep::Document && !revalidates && has_prefix(name, "if-");
             !(own
@@ -74,6 +87,7 @@ pub(super) fn up(
                 || coding
                 || condition
                 || has_prefix(name, "x-remote-")
+                || VOUCHING.iter().any(|v| name.eq_ignore_ascii_case(v))
                 || is_hop_by_hop(name, connection.as_deref()))
         })
         .cloned()
@@ -155,6 +169,8 @@ mod tests {
             ("TE", "trailers"),
             ("X-Remote-User", "system:masters"),
             ("x-remote-group", "g"),
+            ("X-Forwarded-Client-Cert", "Subject=\"CN=admin\""),
+            ("Client-Cert", ":MII=:"),
             ("Expect", "100-continue"),
             ("Content-Length", "3"),
             ("Authorization", "Basic abc"),
@@ -172,6 +188,10 @@ mod tests {
         let request = get_request("/healthz");
         let token = Identity::Token { hash, claims: None };
         assert_eq!(names(&up(&request, &token, &sent, Keep::Nothing, false)), ["Authorization"]);
+        let twice = [fields(&[("Authorization", "Bearer t")]), fields(&[("authorization", "Bearer u")])].concat();
+        assert_eq!(super::up(&request, &token, &twice, Keep::Nothing, false), sent, "the one that was read");
+        let named = [sent.clone(), fields(&[("Connection", "authorization")])].concat();
+        assert_eq!(super::up(&request, &token, &named, Keep::Nothing, false), sent, "it cannot be made to vanish");
         let certificate = Identity::Certificate { common_name: "c".into() };
         assert!(up(&request, &certificate, &sent, Keep::Nothing, false).is_empty());
     }

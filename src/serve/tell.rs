@@ -149,6 +149,15 @@ impl Service {
         send(exchange, Encoding::of(asked.request.accept.first()), extra, told)
     }
 
+    /// Answers that long-running requests have taken all places that they may take; client-go waits, and asks again.
+    pub(super) fn tell_busy(&self, exchange: Exchange<'_>, asked: &Asked) -> io::Result<()> {
+        let message = "too many watches and other long-running requests go through this node's lite-apiserver (--max-connections)";
+        let told = Told { code: 429, reason: "TooManyRequests", message: message.to_owned(), cause: None };
+        self.counters.answered(&asked.request, told.code, Source::Refused);
+        self.warn_once("long-running", message);
+        send(exchange, Encoding::of(asked.request.accept.first()), &[("Retry-After", b"1")], &told)
+    }
+
     /// Answers with the Status of a refusal.
     pub(super) fn refuse(&self, exchange: Exchange<'_>, asked: &Asked, why: Refusal, detail: &str) -> io::Result<()> {
         let told = words(why, asked.request.class, &self.outage(), detail);

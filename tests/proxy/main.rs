@@ -7,6 +7,7 @@ mod support;
 
 mod collections;
 mod identity;
+mod loris;
 mod offline;
 mod process;
 mod protobuf;

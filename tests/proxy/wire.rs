@@ -3,7 +3,7 @@
 use crate::support::eventually;
 use crate::support::proxy::NODE;
 use crate::{MAPS, Scene, list, map};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -212,16 +212,24 @@ fn what_no_server_should_take_is_refused() {
 
 #[test]
 fn past_the_bound_clients_are_told_and_not_left_hanging() {
-    let scene = Scene::scripted(&["--max-connections=2"], |_, wire| wire.answer(200, "text/plain", "ok"));
+    let gate = Arc::new(AtomicBool::new(false));
+    let opened = Arc::clone(&gate);
+    let scene = Scene::scripted(&["--max-connections=2"], move |_, wire| {
+        eventually("the gate is open", || opened.load(Ordering::SeqCst));
+        wire.answer(200, "text/plain", "ok")
+    });
     let mut first = scene.proxy.client(Some(NODE));
     let mut second = scene.proxy.client(Some(NODE));
-    assert_eq!((first.get("/version").status(), second.get("/version").status()), (200, 200));
+    first.request("GET", "/version", &[]);
+    second.request("GET", "/version", &[]);
+    eventually("both are worked on", || scene.upstream.received().len() == 2);
     let mut third = scene.proxy.client(Some(NODE));
     let refused = third.get("/version");
     assert_eq!((refused.status(), refused.header("retry-after")), (429, Some("1")), "{}", refused.text());
     assert_eq!(refused.json()["kind"], "Status");
     assert!(third.is_ended());
-    assert_eq!(first.get("/version").status(), 200);
+    gate.store(true, Ordering::SeqCst);
+    assert_eq!((first.reply().expect("1").status(), second.reply().expect("2").status()), (200, 200));
     drop(second);
     eventually("there is room again", || scene.proxy.get("/version").status() == 200);
 }

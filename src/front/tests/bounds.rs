@@ -17,11 +17,17 @@ const SHORT: Duration = Duration::from_millis(200);
 #[test]
 fn past_the_limit_clients_are_told_so() {
     let options = ServerOptions { max_connections: 2, ..options() };
-    let server = serve_with(&options, |exchange| say(exchange, "served"));
+    let gate = Arc::new(AtomicBool::new(false));
+    let opened = Arc::clone(&gate);
+    let server = serve_with(&options, move |exchange| {
+        eventually("the gate is open", || opened.load(Relaxed));
+        say(exchange, "served")
+    });
     let mut first = Client::connect(&server);
     let mut second = Client::connect(&server);
-    assert_eq!(first.get("/").text(), "served");
-    assert_eq!(second.get("/").text(), "served");
+    first.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    second.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    eventually("both are worked on", || server.counters().requests.load(Relaxed) == 2);
     for _ in 0..3 {
         let mut third = Client::connect(&server);
         let reply = third.get("/");
@@ -30,13 +36,74 @@ fn past_the_limit_clients_are_told_so() {
         assert_eq!(reply.header("connection"), Some("close"));
         third.goodbye().unwrap();
     }
-    assert_eq!(first.get("/").text(), "served", "who is in stays in");
+    gate.store(true, Relaxed);
+    assert_eq!(second.reply().unwrap().text(), "served");
+    assert_eq!(first.reply().unwrap().text(), "served", "who is in stays in");
     drop(second);
     let counters = server.counters();
     eventually("the place is free again", || counters.open.load(Relaxed) == 1);
     assert_eq!(Client::connect(&server).get("/").text(), "served");
     assert_eq!(counters.refused.load(Relaxed), 3);
-    assert_eq!(counters.requests.load(Relaxed), 4);
+    assert_eq!(counters.requests.load(Relaxed), 3);
+    assert_eq!(counters.shed.load(Relaxed), 0);
+}
+
+#[test]
+fn a_newcomer_takes_the_place_of_whoever_has_been_idle_longest() {
+    let options = ServerOptions { max_connections: 2, ..options() };
+    let server = serve_with(&options, |exchange| say(exchange, "served"));
+    let mut first = Client::connect(&server);
+    let mut second = Client::connect(&server);
+    assert_eq!((first.get("/").text(), second.get("/").text()), ("served".to_owned(), "served".to_owned()));
+    assert_eq!(Client::connect(&server).get("/").text(), "served");
+    let counters = server.counters();
+    assert_eq!((counters.shed.load(Relaxed), counters.refused.load(Relaxed)), (1, 0));
+    assert!(matches!(first.stream.read(&mut [0]), Ok(0) | Err(_)), "it was idle for longer");
+    assert_eq!(second.get("/").text(), "served");
+}
+
+#[test]
+fn a_client_that_takes_nothing_is_worked_on_for_a_while() {
+    let options = ServerOptions { max_connections: 1, ..options() };
+    let server = serve_with(&options, |exchange| {
+        let mut body = exchange.respond(200, &[], BodyLength::Chunked)?;
+        loop {
+            body.write_all(&[0; 100_000])?;
+        }
+    });
+    let mut client = Client::connect(&server);
+    client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    eventually("its request is here", || server.counters().requests.load(Relaxed) == 1);
+    assert_eq!(Client::connect(&server).get("/").status, 429);
+}
+
+#[test]
+fn some_places_are_kept_from_what_may_take_for_ever() {
+    let options = ServerOptions { max_connections: 8, ..options() };
+    let server = serve_with(&options, |exchange| {
+        let lasting = exchange.lasts();
+        let mut body = exchange.respond(if lasting.is_some() { 200 } else { 429 }, &[], BodyLength::Chunked)?;
+        body.flush()?;
+        // As long as the client stays.
+        while lasting.is_some() && body.write_all(b".").and_then(|()| body.flush()).is_ok() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        body.finish()
+    });
+    let head = |client: &mut Client| {
+        client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+        let mut start = [0; 12];
+        client.stream.read_exact(&mut start).unwrap();
+        String::from_utf8(start.to_vec()).unwrap()
+    };
+    let mut clients: Vec<_> = (0..7).map(|_| Client::connect(&server)).collect();
+    clients.iter_mut().for_each(|client| assert_eq!(head(client), "HTTP/1.1 200"));
+    let counters = server.counters();
+    assert_eq!(head(&mut Client::connect(&server)), "HTTP/1.1 429", "seven of eight are taken");
+    assert_eq!((counters.lasting.load(Relaxed), counters.lasting_refused.load(Relaxed)), (7, 1));
+    clients.pop();
+    eventually("the place is given back", || counters.lasting.load(Relaxed) == 6);
+    assert_eq!(head(&mut Client::connect(&server)), "HTTP/1.1 200");
 }
 
 #[test]
