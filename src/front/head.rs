@@ -121,6 +121,8 @@ pub(super) fn parse(bytes: &[u8], head: &mut RequestHead) -> Result<Terms, Refus
     match request.parse_with_uninit_headers(bytes, &mut room) {
         Ok(httparse::Status::Complete(length)) if length == bytes.len() => {}
         Ok(_) => return Err(Refusal::RequestLine),
+        // Of what is no version at all, the line is wrong: a blank in the target, say.
+        Err(httparse::Error::Version) if !names_version(bytes) => return Err(Refusal::RequestLine),
         Err(error) => return Err(refusal_of(error)),
     }
     let (Some(method), Some(target), Some(version)) = (request.method, request.path, request.version) else {
@@ -142,6 +144,15 @@ pub(super) fn parse(bytes: &[u8], head: &mut RequestHead) -> Result<Terms, Refus
     head.body = notes.body_length(http10)?;
     let expects = notes.expect_continue && !http10 && !matches!(head.body, BodyLength::None | BodyLength::Exact(0));
     Ok(Terms { http10, keep_alive: notes.keep_alive(http10), expect_continue: expects })
+}
+
+/// Whether the request line is three words, and the last one `HTTP/DIGIT.DIGIT` (RFC 9112 section 2.3).
+fn names_version(bytes: &[u8]) -> bool {
+    let mut lines = bytes.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii_end);
+    let line = lines.find(|line| !line.is_empty()).unwrap_or_default();
+    let mut words = line.split(|&byte| byte == b' ').skip(2);
+    let version = words.next().and_then(|word| word.strip_prefix(b"HTTP/"));
+    words.next().is_none() && matches!(version, Some([a, b'.', b]) if a.is_ascii_digit() && b.is_ascii_digit())
 }
 
 fn refusal_of(error: httparse::Error) -> Refusal {

@@ -15,6 +15,7 @@ mod cable;
 mod clerk;
 mod control_plane;
 mod informers;
+mod judge;
 mod kubectl;
 mod reads;
 mod reflector;

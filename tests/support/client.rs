@@ -89,6 +89,11 @@ impl Client {
         Ok(Client { tls: BufReader::new(stream) })
     }
 
+    /// The bare connection; nothing may have been read from it.
+    pub fn into_stream(self) -> impl Read + Write {
+        self.tls.into_inner()
+    }
+
     /// How long a read may take at most.
     pub fn patience(&self, span: Duration) {
         self.tls.get_ref().sock.set_read_timeout(Some(span)).expect("a timeout");
@@ -165,6 +170,12 @@ impl Client {
     /// A whole answer; an error where its body is torn.
     pub fn reply(&mut self) -> io::Result<Reply> {
         let head = self.head()?;
+        let body = self.body(&head)?;
+        Ok(Reply { head, body })
+    }
+
+    /// The body that follows this head; an error where it is torn.
+    pub fn body(&mut self, head: &Head) -> io::Result<Vec<u8>> {
         let mut body = Vec::new();
         if let Some(length) = head.header("content-length") {
             body = vec![0; length.parse().map_err(io::Error::other)?];
@@ -178,7 +189,7 @@ impl Client {
                 body.extend_from_slice(&chunk);
             }
         }
-        Ok(Reply { head, body })
+        Ok(body)
     }
 
     /// The next event of a watch, as JSON; `None` where the watch has ended cleanly.

@@ -2,6 +2,7 @@
 //! binary, and a client on a raw socket.
 #![allow(dead_code, unreachable_pub, reason = "each test binary and the example use a part of it")]
 
+pub mod abuse;
 pub mod apiserver;
 pub mod client;
 pub mod pki;

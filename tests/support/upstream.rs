@@ -99,11 +99,11 @@ impl Wire {
     fn head(&mut self) -> io::Result<Option<Received>> {
         let mut lines = Vec::new();
         loop {
-            let mut line = String::new();
-            if self.tls.read_line(&mut line)? == 0 {
+            let mut line = Vec::new();
+            if self.tls.read_until(b'\n', &mut line)? == 0 {
                 return Ok(None);
             }
-            match line.trim_end() {
+            match String::from_utf8_lossy(&line).trim_end() {
                 "" if lines.is_empty() => {}
                 "" => break,
                 text => lines.push(text.to_owned()),

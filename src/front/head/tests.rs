@@ -51,7 +51,7 @@ fn targets() {
         ("GET", "/a#b", Err(Refusal::Target)),
         ("GET", "/a\u{1}b", Err(Refusal::RequestLine)),
         ("GET", "/a\u{7f}b", Err(Refusal::RequestLine)),
-        ("GET", "/a b", Err(Refusal::Version)),
+        ("GET", "/a b", Err(Refusal::RequestLine)),
         ("CONNECT", "host:443", Err(Refusal::Connect)),
         ("CONNECT", "/", Err(Refusal::Connect)),
     ];
@@ -110,7 +110,7 @@ fn framing() {
 fn versions_and_request_lines() {
     assert_eq!(refused("PRI * HTTP/2.0\r\n\r\n"), Refusal::Version);
     assert_eq!(refused("GET / HTTP/1.2\r\nHost: h\r\n\r\n"), Refusal::Version);
-    assert_eq!(refused("GET / http/1.1\r\nHost: h\r\n\r\n"), Refusal::Version);
+    assert_eq!(refused("GET / http/1.1\r\nHost: h\r\n\r\n"), Refusal::RequestLine);
     assert_eq!(refused("GET  / HTTP/1.1\r\nHost: h\r\n\r\n"), Refusal::RequestLine);
     assert_eq!(refused("GET /\r\nHost: h\r\n\r\n"), Refusal::RequestLine);
     assert_eq!(refused("G(T / HTTP/1.1\r\nHost: h\r\n\r\n"), Refusal::RequestLine);
