@@ -169,6 +169,11 @@ fn answer(response: Response<Body>, streaming: Streaming<'_>) -> Result<Answer<'
         // ureq swallows the others; a 101 nobody asked for would leave the client with a broken connection.
         return Err(FetchError::Broken(format!("the upstream answered {} unasked", head.status.as_u16())));
     }
+    // RFC 9112 section 6.3 has the end of such a body at the connection's; what it is then, only the sender knows.
+    let mut codings = head.headers.get_all(ureq::http::header::TRANSFER_ENCODING).iter();
+    if codings.any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
+        return Err(FetchError::Broken("the answer has a Transfer-Encoding other than chunked".to_owned()));
+    }
     let headers =
         head.headers.iter().map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec())).collect();
     Ok(Answer { status: head.status.as_u16(), headers, body: Box::new(streaming.body(body.into_reader())) })

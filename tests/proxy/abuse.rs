@@ -53,12 +53,21 @@ fn each_case_is_answered_as_the_table_says() {
     assert_eq!(scene.proxy.metric("lite_apiserver_panics_total"), 0);
 }
 
+/// How an upstream leaves a connection.
+#[derive(Clone, Copy)]
+enum Then {
+    Stay,
+    /// TCP's end without TLS' goodbye, as when something on the way cuts it.
+    Cut,
+    Goodbye,
+}
+
 /// What an upstream may send, and what comes of it.
 struct Answer {
     name: &'static str,
     send: Vec<u8>,
-    /// Whether the connection is closed after it.
-    close: bool,
+    /// What becomes of the connection after it.
+    then: Then,
     /// What the client gets: the status; `whole` where it is the list, `empty`, `torn`, or what else the body is.
     client: &'static str,
     /// Whether it is served once the cable is cut.
@@ -66,6 +75,7 @@ struct Answer {
 }
 
 fn answers() -> Vec<Answer> {
+    use Then::{Cut, Goodbye, Stay};
     let body = list(100, &["one", "two"]);
     let (n, short) = (body.len(), body.len() - 20);
     let ok = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
@@ -78,133 +88,135 @@ fn answers() -> Vec<Answer> {
     let chunks = format!("{n:x}\r\n{body}\r\n0\r\n\r\n");
     let long = "v".repeat(100_000);
     let many: String = (0..1000).map(|i| format!("X-{i}: v\r\n")).collect();
-    let answer = |name, send, close, client, recorded| Answer { name, send, close, client, recorded };
+    let answer = |name, send, then, client, recorded| Answer { name, send, then, client, recorded };
     let length = format!("Content-Length: {n}\r\n");
     let with_length = |fields: &str| framed(&format!("{fields}{length}"), &body);
     let status = |line: &str| format!("{line}\r\nContent-Type: application/json\r\n{length}\r\n{body}").into_bytes();
     vec![
-        answer("a length", with_length(""), false, "200 whole", true),
-        answer("chunks", framed("Transfer-Encoding: chunked\r\n", &chunks), false, "200 whole", true),
-        answer("neither, then the end", framed("", &body), true, "200 whole", true),
+        answer("a length", with_length(""), Stay, "200 whole", true),
+        answer("chunks", framed("Transfer-Encoding: chunked\r\n", &chunks), Stay, "200 whole", true),
+        answer("neither, then the end", framed("", &body), Goodbye, "200 whole", true),
+        // Whoever cuts TCP could cut it anywhere: only TLS' goodbye says that this was all.
+        answer("neither, then TCP's end", framed("", &body), Cut, "200 torn", false),
         answer(
             "HTTP/1.0 without a length",
             format!("HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n{body}").into_bytes(),
-            true,
+            Goodbye,
             "200 whole",
             true,
         ),
         answer(
             "length and chunks",
             framed(&format!("{length}Transfer-Encoding: chunked\r\n"), &chunks),
-            true,
+            Cut,
             "200 whole",
             true,
         ),
-        answer("two lengths", framed(&format!("{length}Content-Length: 5\r\n"), &body), true, "502", false),
-        answer("no number", framed("Content-Length: abc\r\n", &body), true, "502", false),
-        answer("a negative length", framed("Content-Length: -5\r\n", &body), true, "502", false),
+        answer("two lengths", framed(&format!("{length}Content-Length: 5\r\n"), &body), Cut, "502", false),
+        answer("no number", framed("Content-Length: abc\r\n", &body), Cut, "502", false),
+        answer("a negative length", framed("Content-Length: -5\r\n", &body), Cut, "502", false),
         answer(
             "a body shorter than its length",
             framed(&format!("Content-Length: {}\r\n", n + 9), &body),
-            true,
+            Cut,
             "200 torn",
             false,
         ),
-        answer("a body longer than its length", framed(&length, &format!("{body}{poison}")), false, "200 whole", true),
+        answer("a body longer than its length", framed(&length, &format!("{body}{poison}")), Stay, "200 whole", true),
         answer(
             "a length in the midst of the list",
             framed(&format!("Content-Length: {short}\r\n"), &body),
-            false,
+            Stay,
             "200 other",
             false,
         ),
         answer(
             "a chunk of no size",
             framed("Transfer-Encoding: chunked\r\n", "zz\r\n{}\r\n0\r\n\r\n"),
-            true,
-            "200 torn",
+            Cut,
+            "cut",
             false,
         ),
         answer(
             "a chunk of a negative size",
             framed("Transfer-Encoding: chunked\r\n", "-2\r\n{}\r\n0\r\n\r\n"),
-            true,
-            "200 torn",
+            Cut,
+            "cut",
             false,
         ),
         answer(
             "a chunk beyond 64 bits",
             framed("Transfer-Encoding: chunked\r\n", "fffffffffffffffff\r\n{}"),
-            true,
-            "200 torn",
+            Cut,
+            "cut",
             false,
         ),
         answer(
             "chunks that end early",
             framed("Transfer-Encoding: chunked\r\n", &format!("{n:x}\r\n{body}\r\n")),
-            true,
+            Cut,
             "200 torn",
             false,
         ),
         answer(
             "a chunk longer than its size",
             framed("Transfer-Encoding: chunked\r\n", &format!("{short:x}\r\n{body}\r\n0\r\n\r\n")),
-            true,
-            "200 torn",
+            Cut,
+            "cut",
             false,
         ),
-        answer("an unknown coding", framed("Transfer-Encoding: gzip\r\n", &body), true, "502", false),
+        answer("an unknown coding", framed("Transfer-Encoding: gzip\r\n", &body), Cut, "502", false),
         answer(
             "LF alone",
             status("HTTP/1.1 200 OK").iter().copied().filter(|b| *b != b'\r').collect(),
-            true,
+            Cut,
             "200 whole",
             true,
         ),
-        answer("a folded line", with_length("X: a\r\n b\r\n"), true, "502", false),
-        answer("NUL in a value", with_length("X: a\0b\r\n"), true, "502", false),
-        answer("a blank in a name", with_length("X Y: a\r\n"), true, "502", false),
-        answer("1,000 fields", with_length(&many), true, "502", false),
-        answer("a field of 100,000 bytes", with_length(&format!("X: {long}\r\n")), true, "502", false),
+        answer("a folded line", with_length("X: a\r\n b\r\n"), Cut, "502", false),
+        answer("NUL in a value", with_length("X: a\0b\r\n"), Cut, "502", false),
+        answer("a blank in a name", with_length("X Y: a\r\n"), Cut, "502", false),
+        answer("1,000 fields", with_length(&many), Cut, "502", false),
+        answer("a field of 100,000 bytes", with_length(&format!("X: {long}\r\n")), Cut, "502", false),
         answer(
             "1,000 times 100",
             ["HTTP/1.1 100 Continue\r\n\r\n".repeat(1000).into_bytes(), with_length("")].concat(),
-            false,
+            Stay,
             "200 whole",
             true,
         ),
         answer(
             "103, then 200",
             ["HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n".as_bytes(), &with_length("")].concat(),
-            false,
+            Stay,
             "200 whole",
             true,
         ),
-        answer("101 unasked", status("HTTP/1.1 101 Switching Protocols"), true, "502", false),
-        answer("status 0", status("HTTP/1.1 000 X"), true, "502", false),
-        answer("status 99", status("HTTP/1.1 099 X"), true, "502", false),
-        answer("status 999", status("HTTP/1.1 999 X"), false, "999 whole", false),
-        answer("a status of four digits", status("HTTP/1.1 2000 X"), true, "502", false),
-        answer("no status", status("HTTP/1.1"), true, "502", false),
-        answer("HTTP/2.0", status("HTTP/2.0 200 OK"), true, "502", false),
-        answer("no answer", Vec::new(), true, "502", false),
-        answer("half a head", b"HTTP/1.1 200 OK\r\nContent-".to_vec(), true, "502", false),
-        answer("204 with a body", status("HTTP/1.1 204 No Content"), false, "204 empty", false),
-        answer("304 with a body", status("HTTP/1.1 304 Not Modified"), false, "304 empty", false),
-        answer("gzip", gzipped(&gz), false, "200 whole", true),
+        answer("101 unasked", status("HTTP/1.1 101 Switching Protocols"), Cut, "502", false),
+        answer("status 0", status("HTTP/1.1 000 X"), Cut, "502", false),
+        answer("status 99", status("HTTP/1.1 099 X"), Cut, "502", false),
+        answer("status 999", status("HTTP/1.1 999 X"), Stay, "999 whole", false),
+        answer("a status of four digits", status("HTTP/1.1 2000 X"), Cut, "502", false),
+        answer("no status", status("HTTP/1.1"), Cut, "502", false),
+        answer("HTTP/2.0", status("HTTP/2.0 200 OK"), Cut, "502", false),
+        answer("no answer", Vec::new(), Cut, "502", false),
+        answer("half a head", b"HTTP/1.1 200 OK\r\nContent-".to_vec(), Cut, "502", false),
+        answer("204 with a body", status("HTTP/1.1 204 No Content"), Stay, "204 empty", false),
+        answer("304 with a body", status("HTTP/1.1 304 Not Modified"), Stay, "304 empty", false),
+        answer("gzip", gzipped(&gz), Stay, "200 whole", true),
         answer(
             "gzip in two members",
             gzipped(&[gzip(&body.as_bytes()[..50]), gzip(&body.as_bytes()[50..])].concat()),
-            false,
+            Stay,
             "200 whole",
             true,
         ),
-        answer("half of gzip", gzipped(&gz[..gz.len() / 2]), false, "200 torn", false),
-        answer("gzip without its sum", gzipped(&gz[..gz.len() - 8]), false, "200 torn", false),
-        answer("gzip with a false sum", gzipped(&[&gz[..gz.len() - 8], &[0; 8]].concat()), false, "200 torn", false),
-        answer("gzip, then garbage", gzipped(&[&gz[..], b"garbage"].concat()), false, "200 torn", false),
-        answer("gzip that is none", gzipped(body.as_bytes()), false, "200 torn", false),
-        answer("a coding nobody asked for", with_length("Content-Encoding: br\r\n"), false, "200 whole", false),
+        answer("half of gzip", gzipped(&gz[..gz.len() / 2]), Stay, "200 torn", false),
+        answer("gzip without its sum", gzipped(&gz[..gz.len() - 8]), Stay, "200 torn", false),
+        answer("gzip with a false sum", gzipped(&[&gz[..gz.len() - 8], &[0; 8]].concat()), Stay, "200 torn", false),
+        answer("gzip, then garbage", gzipped(&[&gz[..], b"garbage"].concat()), Stay, "200 torn", false),
+        answer("gzip that is none", gzipped(body.as_bytes()), Stay, "cut", false),
+        answer("a coding nobody asked for", with_length("Content-Encoding: br\r\n"), Stay, "200 whole", false),
     ]
 }
 
@@ -223,7 +235,11 @@ fn whatever_the_upstream_sends_no_answer_is_taken_for_another_and_none_that_is_t
         };
         let case = &sent[number.parse::<usize>().expect("a number")];
         wire.send(&case.send)?;
-        if case.close { wire.cut() } else { Ok(()) }
+        match case.then {
+            Then::Stay => Ok(()),
+            Then::Cut => wire.cut(),
+            Then::Goodbye => wire.goodbye(),
+        }
     });
     let target = |i: usize| format!("{MAPS}?case={i}");
     let whole = list(100, &["one", "two"]);
@@ -232,7 +248,8 @@ fn whatever_the_upstream_sends_no_answer_is_taken_for_another_and_none_that_is_t
         let mut client = scene.proxy.client(Some(NODE));
         client.request("GET", &target(i), &[]);
         let came = match client.head() {
-            Err(e) => format!("cut: {e}"),
+            // Nothing has been sent, not even a head.
+            Err(_) => "cut".to_owned(),
             Ok(head) if head.status == 502 => "502".to_owned(),
             Ok(head) => {
                 let body = match client.body(&head) {

@@ -177,6 +177,9 @@ impl Client {
     /// The body that follows this head; an error where it is torn.
     pub fn body(&mut self, head: &Head) -> io::Result<Vec<u8>> {
         let mut body = Vec::new();
+        if matches!(head.status, 204 | 304) {
+            return Ok(body);
+        }
         if let Some(length) = head.header("content-length") {
             body = vec![0; length.parse().map_err(io::Error::other)?];
             self.tls.read_exact(&mut body)?;

@@ -84,6 +84,15 @@ impl Wire {
         Err(io::ErrorKind::ConnectionAborted.into())
     }
 
+    /// Ends the connection as TLS has it.
+    pub fn goodbye(&mut self) -> io::Result<()> {
+        let stream = self.tls.get_mut();
+        stream.conn.send_close_notify();
+        stream.flush()?;
+        let _ = stream.sock.shutdown(Shutdown::Write);
+        Err(io::ErrorKind::ConnectionAborted.into())
+    }
+
     /// Waits until the peer hangs up, at most `at_most`; true when it did.
     pub fn peer_hangs_up_within(&mut self, at_most: Duration) -> bool {
         let _ = self.tls.get_ref().sock.set_read_timeout(Some(at_most));
