@@ -31,6 +31,8 @@ mod buffers;
 mod connector;
 mod fault;
 mod fetch;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod link;
 mod monitor;
 mod probe;
@@ -244,24 +246,28 @@ impl Upstream {
 
 impl Identity {
     fn new(dial: Dial) -> Self {
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            .https_only(true)
-            .proxy(None)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .user_agent(AutoHeaderValue::None)
-            .accept(AutoHeaderValue::None)
-            .accept_encoding(AutoHeaderValue::None)
-            .allow_non_standard_methods(true)
-            .timeout_await_100(None)
-            .max_response_header_size(MAX_RESPONSE_HEAD)
-            .max_idle_connections(IDLE_CONNECTIONS)
-            .max_idle_connections_per_host(IDLE_CONNECTIONS)
-            .max_idle_age(IDLE_AGE)
-            .build();
-        Self { agent: Agent::with_parts(config, dial.clone(), NoResolver), dial }
+        Self { agent: Agent::with_parts(settings(), dial.clone(), NoResolver), dial }
     }
+}
+
+/// What ureq is to leave to us, and its limits.
+fn settings() -> ureq::config::Config {
+    Agent::config_builder()
+        .http_status_as_error(false)
+        .https_only(true)
+        .proxy(None)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .user_agent(AutoHeaderValue::None)
+        .accept(AutoHeaderValue::None)
+        .accept_encoding(AutoHeaderValue::None)
+        .allow_non_standard_methods(true)
+        .timeout_await_100(None)
+        .max_response_header_size(MAX_RESPONSE_HEAD)
+        .max_idle_connections(IDLE_CONNECTIONS)
+        .max_idle_connections_per_host(IDLE_CONNECTIONS)
+        .max_idle_age(IDLE_AGE)
+        .build()
 }
 
 fn authority(config: &UpstreamConfig) -> Result<Authority, UpstreamError> {
