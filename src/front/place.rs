@@ -129,8 +129,9 @@ mod tests {
 
     #[test]
     fn who_goes_first() {
-        let now = Instant::now() + Duration::from_secs(100);
-        let waiting = |wait, seconds| at(State::Waiting(wait, now - Duration::from_millis(seconds)));
+        let begun = Instant::now();
+        let now = begun + Duration::from_secs(100);
+        let waiting = |wait, millis: u64| at(State::Waiting(wait, begun + Duration::from_millis(100_000 - millis)));
         let order = [
             waiting(Wait::Request, 30_000),
             waiting(Wait::Request, 1_000),

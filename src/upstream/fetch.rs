@@ -5,8 +5,9 @@ use std::io::{self, Read};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
+use ureq::http::response::Parts;
 use ureq::http::uri::{Authority, PathAndQuery, Scheme};
-use ureq::http::{HeaderName, HeaderValue, Method, Request, Response, Uri};
+use ureq::http::{HeaderName, HeaderValue, Method, Request, Response, Uri, Version};
 use ureq::{Agent, Body, SendBody};
 
 use super::answer::Streaming;
@@ -169,14 +170,23 @@ fn answer(response: Response<Body>, streaming: Streaming<'_>) -> Result<Answer<'
         // ureq swallows the others; a 101 nobody asked for would leave the client with a broken connection.
         return Err(FetchError::Broken(format!("the upstream answered {} unasked", head.status.as_u16())));
     }
-    // RFC 9112 section 6.3 has the end of such a body at the connection's; what it is then, only the sender knows.
-    let mut codings = head.headers.get_all(ureq::http::header::TRANSFER_ENCODING).iter();
-    if codings.any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
-        return Err(FetchError::Broken("the answer has a Transfer-Encoding other than chunked".to_owned()));
+    if let Some(why) = misframed(&head) {
+        return Err(FetchError::Broken(why.to_owned()));
     }
     let headers =
         head.headers.iter().map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec())).collect();
     Ok(Answer { status: head.status.as_u16(), headers, body: Box::new(streaming.body(body.into_reader())) })
+}
+
+/// Why nobody can tell where an answer's body ends, though ureq would: codings other than `chunked`, which it takes to last
+/// until the connection's end, and any in HTTP/1.0, which knows none (RFC 9112 section 6.1; found by fuzzing).
+pub(super) fn misframed(head: &Parts) -> Option<&'static str> {
+    let codings = head.headers.get_all(ureq::http::header::TRANSFER_ENCODING);
+    if codings.iter().any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
+        return Some("the answer has a Transfer-Encoding other than chunked");
+    }
+    let old = head.version < Version::HTTP_11 && codings.iter().next().is_some();
+    old.then_some("the answer has a Transfer-Encoding in HTTP/1.0")
 }
 
 /// What a failure is called, and what it says of the link.

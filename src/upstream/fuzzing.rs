@@ -24,6 +24,9 @@ pub fn answer(bytes: &[u8], piece: usize, head: bool) -> Option<Read> {
     let agent = Agent::with_parts(super::settings(), connector, NoResolver);
     let request = if head { agent.head("https://h/") } else { agent.get("https://h/") };
     let (parts, body) = request.call().ok()?.into_parts();
+    if super::fetch::misframed(&parts).is_some() {
+        return None;
+    }
     let headers = parts.headers.iter().map(|(n, v)| (n.as_str().to_owned(), v.as_bytes().to_vec())).collect();
     let mut read = Vec::new();
     let outcome = body.into_reader().read_to_end(&mut read);

@@ -165,7 +165,14 @@ fn answers() -> Vec<Answer> {
             "cut",
             false,
         ),
-        answer("an unknown coding", framed("Transfer-Encoding: gzip\r\n", &body), Cut, "502", false),
+        answer("an unknown coding", framed("Transfer-Encoding: gzip\r\n", &body), Goodbye, "502", false),
+        answer(
+            "chunks in HTTP/1.0",
+            [b"HTTP/1.0 200 OK\r\n", &framed("Transfer-Encoding: chunked\r\n", &chunks)[17..]].concat(),
+            Goodbye,
+            "502",
+            false,
+        ),
         answer(
             "LF alone",
             status("HTTP/1.1 200 OK").iter().copied().filter(|b| *b != b'\r').collect(),
@@ -430,14 +437,15 @@ fn what_is_no_token_upstream_is_none_here() {
     let two_blanks = format!("Authorization: Bearer  {forged}");
     let plain = format!("Authorization: Bearer {forged}");
     let two_words = format!("Authorization: Bearer opaque {forged}");
-    let joined = format!("Authorization: Bearer opaque .eyJpc3MiOiJpIiwic3ViIjoidmljdGltIn0.x");
+    let refused = format!("{plain}-another");
+    let joined = "Authorization: Bearer opaque .eyJpc3MiOiJpIiwic3ViIjoidmljdGltIn0.x";
     let attacks: [&[&str]; 6] = [
         &[&two_blanks],
         &[&plain, "Connection: authorization"],
         &["Authorization: Basic x", &plain],
         &[&two_words],
-        &[&joined],
-        &[&plain],
+        &[joined],
+        &[&refused],
     ];
     for headers in attacks {
         // Another path than the victim's: a 403 there would only drop what he has.

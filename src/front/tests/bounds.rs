@@ -54,7 +54,7 @@ fn a_newcomer_takes_the_place_of_whoever_has_been_idle_longest() {
     let server = serve_with(&options, |exchange| say(exchange, "served"));
     let mut first = Client::connect(&server);
     let mut second = Client::connect(&server);
-    assert_eq!((first.get("/").text(), second.get("/").text()), ("served".to_owned(), "served".to_owned()));
+    assert_eq!((first.get("/").text(), second.get("/").text()), ("served", "served"));
     assert_eq!(Client::connect(&server).get("/").text(), "served");
     let counters = server.counters();
     assert_eq!((counters.shed.load(Relaxed), counters.refused.load(Relaxed)), (1, 0));
@@ -68,7 +68,7 @@ fn a_client_that_takes_nothing_is_worked_on_for_a_while() {
     let server = serve_with(&options, |exchange| {
         let mut body = exchange.respond(200, &[], BodyLength::Chunked)?;
         loop {
-            body.write_all(&[0; 100_000])?;
+            body.write_all(&vec![0; 100_000])?;
         }
     });
     let mut client = Client::connect(&server);
