@@ -149,7 +149,13 @@ pub(super) const FLAGS: &[Flag] = &[
         "how long the answer to a token or access review may be replayed offline",
     ),
     flag("max-object-size", "SIZE", "8Mi", Group::Limits, "a larger object is passed on and not recorded"),
-    flag("max-connections", "N", "512", Group::Limits, "client connections at a time; the next is told 429"),
+    flag(
+        "max-connections",
+        "N",
+        "512",
+        Group::Limits,
+        "client connections at a time; past it slow and idle ones are closed, or the next is told 429",
+    ),
     flag("handshake-timeout", "SPAN", "10s", Group::Limits, "for a client's TLS handshake"),
     flag("head-timeout", "SPAN", "10s", Group::Limits, "for a request's head, from its first byte"),
     flag(

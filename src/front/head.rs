@@ -191,7 +191,8 @@ fn push_origin_form(to: &mut String, method: &str, target: &str) -> Result<(), R
     }
     let rest = strip_scheme(target).ok_or(Refusal::Target)?;
     let path = rest.find(['/', '?']).unwrap_or(rest.len());
-    if path == 0 {
+    // A user there should be treated as an error (RFC 9110 section 4.2.4).
+    if path == 0 || rest[..path].contains('@') {
         return Err(Refusal::Target);
     }
     if !rest[path..].starts_with('/') {

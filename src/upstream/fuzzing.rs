@@ -10,11 +10,14 @@ use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTi
 use super::buffers::TidalBuffers;
 use super::connector::NoResolver;
 
-/// An answer as it was read; of its body `Err` what came before it turned out to be torn.
+/// An answer as it was read.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Read {
+    /// Three digits.
     pub status: u16,
+    /// Names in lower case.
     pub headers: Vec<(String, Vec<u8>)>,
+    /// Without its framing; `Err`: what came before it turned out to be torn.
     pub body: Result<Vec<u8>, Vec<u8>>,
 }
 
