@@ -207,7 +207,7 @@ impl Service {
         let recallable = !matches!(asked.request.class, Class::Passing | Class::Upgrade | Class::Write);
         match &asked.scope {
             Some(scope) if recallable => {
-                let shared = asked.caller.is_authenticated();
+                let shared = asked.caller.shares_discovery();
                 let mut finding = find::find(&*self.store, &asked.request, scope, asked.reply_query.as_deref(), shared);
                 if asked.request.class == Class::Review && !self.is_fresh(&finding) {
                     finding = Finding::nothing();
@@ -307,10 +307,7 @@ impl Service {
     /// The scope under which an answer to this request is recorded; `None`: under none, because the caller's token is
     /// not accepted.
     pub(super) fn recording_scope(&self, asked: &Asked) -> Option<String> {
-        if asked.request.class == Class::Discovery
-            && asked.caller.is_authenticated()
-            && asked.caller.impersonated.is_empty()
-        {
+        if asked.request.class == Class::Discovery && asked.caller.shares_discovery() {
             // Accepted by now: this is called once the upstream has answered 200.
             return Some(SHARED_SCOPE.to_owned());
         }

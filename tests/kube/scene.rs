@@ -27,10 +27,15 @@ pub struct Scene {
 /// Stories are told one at a time: two control planes are more than a small machine has, and the times are looked at.
 static ALONE: Mutex<()> = Mutex::new(());
 
+/// Nobody else tells a story while this is held.
+pub fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Scene {
     /// A control plane, a whole cable, and the proxy as a person with a kubeconfig starts it.
     pub fn start() -> Scene {
-        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let alone = alone();
         let kube = Program::Kube.built();
         let begun = Instant::now();
         let folder = TempDir::new();

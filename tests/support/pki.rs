@@ -61,12 +61,14 @@ impl Pki {
         Pair { cert, key }
     }
 
-    /// A key that signs tokens: the public half, and the private one.
+    /// The key that signs tokens: the public half, and the private one.
     pub fn signing_key(&self) -> Pair {
         let (public, private) = (self.folder.join("tokens.pub"), self.folder.join("tokens.key"));
-        let key = KeyPair::generate().expect("a key");
-        std::fs::write(&public, key.public_key_pem()).expect("write");
-        std::fs::write(&private, key.serialize_pem()).expect("write");
+        if !private.exists() {
+            let key = KeyPair::generate().expect("a key");
+            std::fs::write(&public, key.public_key_pem()).expect("write");
+            std::fs::write(&private, key.serialize_pem()).expect("write");
+        }
         Pair { cert: public, key: private }
     }
 }
