@@ -134,6 +134,7 @@ fn each<T: Send>(askers: &[Asker], ask: impl Fn(&Asker) -> T + Sync) -> Vec<T> {
 
 /// Everybody. `tokens` are those of an account that may read, of one that may not, and of one that is deleted later.
 fn askers([holder, guest, leaver]: &[String; 3], expiring: &str) -> Vec<Asker> {
+    use Asks::{Always, InTheDark, UntilRefused};
     const FIRM: (&str, bool) = (ADMIN, true);
     const OTHER: (&str, bool) = (NODE, true);
     const STRANGER: (&str, bool) = ("stranger", false);
@@ -148,7 +149,6 @@ fn askers([holder, guest, leaver]: &[String; 3], expiring: &str) -> Vec<Asker> {
     let mut add = |name: &str, certificate, headers: Vec<String>, asks| {
         all.push(Asker { name: name.to_owned(), certificate, headers, asks });
     };
-    use Asks::{Always, InTheDark, UntilRefused};
     // Those who may read, and there are [`READERS`] of them.
     add("certificate admin, may read", Some(FIRM), vec![agent("kubelet")], Always);
     add("token holder, may read", None, vec![bearer(holder), agent("controller")], Always);
