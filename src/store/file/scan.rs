@@ -91,7 +91,9 @@ pub(super) fn last_state(file: &dyn DiskFile, header: &Header, header_length: us
         };
         let mut record = vec![0; usize::try_from(length).unwrap_or(0)];
         fill(file, &mut record, start)?;
-        let Some(head) = RecordHead::parse(&record, header.file_id, start) else {
+        // In a torn end any byte may look like a length that leads to a record; only the last one ends here.
+        let ends_here = |head: &RecordHead| head.length() == length;
+        let Some(head) = RecordHead::parse(&record, header.file_id, start).filter(ends_here) else {
             return Ok(None);
         };
         let Some(body) = head.body(&record) else {
