@@ -1,7 +1,7 @@
 //! One object, looked at while it streams.
 
 use super::gathering::Gathering;
-use super::token::{Token, Tokenizer};
+use super::token::{self, Token, Tokenizer};
 use crate::record::{Facts, Malformed};
 
 /// Learns what is to be known of one object without keeping it.
@@ -71,9 +71,9 @@ impl ObjectReader {
 }
 
 /// # Errors
-/// There is something.
+/// There is something but blanks.
 pub(super) fn blank(bytes: &[u8]) -> Result<(), Malformed> {
-    if bytes.iter().all(|b| matches!(b, b' ' | b'\n' | b'\r' | b'\t')) { Ok(()) } else { Err(Malformed::Trailing) }
+    if token::blanks(bytes) == bytes.len() { Ok(()) } else { Err(Malformed::Trailing) }
 }
 
 #[cfg(test)]
