@@ -85,7 +85,7 @@ impl Proxy {
             let ended = self.child.as_mut().and_then(|c| c.try_wait().ok().flatten());
             assert!(ended.is_none(), "the proxy ended: {}", self.log());
             assert!(start.elapsed() < Duration::from_secs(20), "the proxy does not serve: {}", self.log());
-            std::thread::sleep(Duration::from_millis(10));
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 
