@@ -5,7 +5,7 @@
 //! A *draft* is a generation under way. While one is open, the keys that changes have touched are remembered (with
 //! tombstones for deletions), because a list that was read before a change may arrive after it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::index::{ByKey, Entry, Index};
@@ -45,8 +45,12 @@ struct Draft<L> {
     base: Option<u64>,
     /// The newest version that was folded since it began.
     folded: Option<u64>,
-    objects: BTreeMap<ByKey<L>, Source>,
+    objects: Objects<L>,
 }
+
+/// A draft's objects: one set for each source, and each object in one of them. A map to the source would be twice as
+/// large, and there may be ten thousand.
+struct Objects<L>([BTreeSet<ByKey<L>>; 3]);
 
 /// Where a draft has an object from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,6 +61,34 @@ pub(super) enum Source {
     Listed,
     /// A change put it, there being no collection yet, and its bytes were written for this draft.
     Folded,
+}
+
+impl Source {
+    const ALL: [Source; 3] = [Source::Held, Source::Listed, Source::Folded];
+}
+
+impl<L> Default for Objects<L> {
+    fn default() -> Self {
+        Self([const { BTreeSet::new() }; 3])
+    }
+}
+
+impl<L> Objects<L> {
+    fn get(&self, key: &str) -> Option<(&Arc<Entry<L>>, Source)> {
+        Source::ALL.into_iter().find_map(|source| Some((&self.0[source as usize].get(key)?.0, source)))
+    }
+
+    fn put(&mut self, entry: Arc<Entry<L>>, source: Source) {
+        for objects in &mut self.0 {
+            objects.remove(&*entry.key);
+        }
+        self.0[source as usize].insert(ByKey(entry));
+    }
+
+    /// All of them, those of one source after those of another.
+    fn iter(&self) -> impl Iterator<Item = (&Arc<Entry<L>>, Source)> {
+        Source::ALL.into_iter().flat_map(|source| self.0[source as usize].iter().map(move |o| (&o.0, source)))
+    }
 }
 
 /// What a fold into a committed collection does.
@@ -118,7 +150,7 @@ pub(super) fn plan_fold<L>(held: &Index<L>, changes: &[Change<'_>]) -> FoldPlan 
                 // The version that is held, and whether it is the same object at the same version.
                 let current = match over.get(object.key.as_str()) {
                     Some(earlier) => earlier.map(|e| (e.version, e.version.is_some() && e == object)),
-                    None => held.get(&object.key).map(|e| (e.version, e.is(object))),
+                    None => held.get(&object.key).map(|e| (e.version(), e.is(object))),
                 };
                 let old_news = match current {
                     Some((version, same)) => same || !stands(object.version, version),
@@ -134,7 +166,7 @@ pub(super) fn plan_fold<L>(held: &Index<L>, changes: &[Change<'_>]) -> FoldPlan 
             Change::Delete { key, version } => {
                 let current = match over.get(key) {
                     Some(earlier) => earlier.map(|e| e.version),
-                    None => held.get(key).map(|e| e.version),
+                    None => held.get(key).map(|e| e.version()),
                 };
                 if current.is_some_and(|current| stands(*version, current)) {
                     plan.steps.push(i);
@@ -188,7 +220,7 @@ impl<L> Drafts<L> {
             // Changes that wait in older drafts would be missing from a list that was read before them.
             None => self.open.values().filter_map(|other| other.folded).max(),
         };
-        let draft_of_now = Draft { began: self.clock, base, folded: None, objects: BTreeMap::new() };
+        let draft_of_now = Draft { began: self.clock, base, folded: None, objects: Objects::default() };
         self.open.insert(draft, draft_of_now);
     }
 
@@ -220,19 +252,19 @@ impl<L> Drafts<L> {
         if touch.is_some_and(|touch| touch.deletes(object.version)) {
             return false;
         }
-        if let Some((ByKey(earlier), source)) = draft.objects.get_key_value(object.key.as_str())
-            && *source != Source::Held
+        if let Some((earlier, source)) = draft.objects.get(&object.key)
+            && source != Source::Held
         {
             let earlier = Arc::clone(earlier);
             if earlier.is(object) {
-                draft.objects.insert(ByKey(earlier), Source::Listed);
+                draft.objects.put(earlier, Source::Listed);
                 return false;
             }
-            return !(touch.is_some() && stands(earlier.version, object.version));
+            return !(touch.is_some() && stands(earlier.version(), object.version));
         }
         match held.and_then(|held| held.get(&object.key)) {
-            Some(entry) if entry.is(object) || touch.is_some() && stands(entry.version, object.version) => {
-                draft.objects.insert(ByKey(Arc::clone(entry)), Source::Held);
+            Some(entry) if entry.is(object) || touch.is_some() && stands(entry.version(), object.version) => {
+                draft.objects.put(Arc::clone(entry), Source::Held);
                 false
             }
             _ => true,
@@ -249,16 +281,14 @@ impl<L> Drafts<L> {
         if touch.is_some_and(|touch| matches!(touch.last, Last::Deleted(at) if !stands(object.version, at))) {
             return false;
         }
-        let earlier = draft.objects.get_key_value(object.key.as_str()).map(|(ByKey(earlier), _)| earlier);
-        earlier.is_none_or(|earlier| !earlier.is(object) && stands(object.version, earlier.version))
+        let earlier = draft.objects.get(&object.key).map(|(earlier, _)| earlier);
+        earlier.is_none_or(|earlier| !earlier.is(object) && stands(object.version, earlier.version()))
     }
 
     /// Enters an object whose bytes have been written for this draft.
     pub(super) fn enter(&mut self, draft: u64, entry: Arc<Entry<L>>, source: Source) {
         if let Some(draft) = self.open.get_mut(&draft) {
-            // Removed first: a map keeps the old key, which here holds the entry itself.
-            draft.objects.remove(&*entry.key);
-            draft.objects.insert(ByKey(entry), source);
+            draft.objects.put(entry, source);
         }
     }
 
@@ -325,12 +355,12 @@ impl<L> Drafts<L> {
             complete,
         };
         // What a change put, and the generation lacks: created after the generation, or deleted before it.
-        let is_newer = |entry: &Entry<L>| version.is_none() || entry.version.is_none() || entry.version > version;
-        for (ByKey(entry), &source) in &draft.objects {
+        let is_newer = |entry: &Entry<L>| version.is_none() || entry.version().is_none() || entry.version() > version;
+        for (entry, source) in draft.objects.iter() {
             let held = held.and_then(|held| held.get(&entry.key));
             let touch = self.touched.get(&entry.key).filter(|touch| touch.at > draft.began);
-            let deleted = touch.is_some_and(|touch| touch.deletes(entry.version));
-            let held_wins = touch.is_some() && held.is_some_and(|held| stands(held.version, entry.version));
+            let deleted = touch.is_some_and(|touch| touch.deletes(entry.version()));
+            let held_wins = touch.is_some() && held.is_some_and(|held| stands(held.version(), entry.version()));
             let loses = deleted || held_wins || source == Source::Folded && !is_newer(entry);
             match source {
                 Source::Held if loses || held.is_some_and(|held| Arc::ptr_eq(held, entry)) => {}
@@ -339,9 +369,10 @@ impl<L> Drafts<L> {
                 Source::Listed | Source::Folded => plan.puts.push(Arc::clone(entry)),
             }
         }
+        plan.puts.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         for entry in held.into_iter().flat_map(Index::iter) {
             let touched = self.touched.get(&entry.key).is_some_and(|touch| touch.at > draft.began);
-            let listed = draft.objects.get(&*entry.key).is_some_and(|source| *source != Source::Folded);
+            let listed = draft.objects.get(&entry.key).is_some_and(|(_, source)| source != Source::Folded);
             let put = plan.puts.binary_search_by(|put| put.key.cmp(&entry.key)).is_ok();
             if !(listed || put || touched && is_newer(entry)) {
                 plan.deletes.push(entry.key.clone());
@@ -369,9 +400,8 @@ impl<L> Replace<L> {
         for key in &self.deletes {
             held.delete(key);
         }
-        for entry in self.puts.into_iter().chain(again) {
-            held.put(entry);
-        }
+        held.put_all(self.puts);
+        again.into_iter().for_each(|entry| held.put(entry));
         if self.envelope {
             held.envelope = envelope.into();
         }

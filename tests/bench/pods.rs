@@ -67,12 +67,7 @@ pub fn event(encoding: Encoding, name: &str, version: u64, size: usize) -> (Vec<
         Encoding::Protobuf => {
             let object = |filling: &str| {
                 let uid = uid(name.len() as u64);
-                let meta = message(&[
-                    (1, name.as_bytes()),
-                    (3, b"shop"),
-                    (5, uid.as_bytes()),
-                    (6, version.as_bytes()),
-                ]);
+                let meta = message(&[(1, name.as_bytes()), (3, b"shop"), (5, uid.as_bytes()), (6, version.as_bytes())]);
                 let data = message(&[(1, b"settings.conf"), (2, filling.as_bytes())]);
                 message(&[(1, &meta), (2, &data)])
             };
@@ -112,7 +107,14 @@ fn version(number: u64) -> String {
 
 fn uid(number: u64) -> String {
     let (a, b) = (scramble(number), scramble(!number));
-    format!("{:08x}-{:04x}-4{:03x}-8{:03x}-{:012x}", a >> 32, a >> 16 & 0xffff, a & 0xfff, b >> 52, b & 0xffff_ffff_ffff)
+    format!(
+        "{:08x}-{:04x}-4{:03x}-8{:03x}-{:012x}",
+        a >> 32,
+        a >> 16 & 0xffff,
+        a & 0xfff,
+        b >> 52,
+        b & 0xffff_ffff_ffff
+    )
 }
 
 fn address(number: u64) -> String {
@@ -228,7 +230,13 @@ fn protobuf(number: u64) -> Vec<u8> {
         put(2, &message(&[(1, condition.as_bytes()), (2, b"True"), (4, &time)]), &mut status);
     }
     let host = format!("10.0.0.{}", number % 200 + 1);
-    status.extend(message(&[(5, host.as_bytes()), (6, address.as_bytes()), (7, &time), (8, &state), (9, b"Burstable")]));
+    status.extend(message(&[
+        (5, host.as_bytes()),
+        (6, address.as_bytes()),
+        (7, &time),
+        (8, &state),
+        (9, b"Burstable"),
+    ]));
     message(&[(1, &meta), (2, &spec), (3, &status)])
 }
 

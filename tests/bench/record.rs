@@ -96,8 +96,7 @@ fn answer(answers: &Answers, request: &Received, wire: &mut Wire) -> io::Result<
     let media_type = encoding.media_type();
     if request.path() == PODS {
         let gzip = request.header("accept-encoding").is_some_and(|v| v.contains("gzip"));
-        let (body, field) =
-            if gzip { (&answers.gzipped, "Content-Encoding: gzip\r\n") } else { (&answers.list, "") };
+        let (body, field) = if gzip { (&answers.gzipped, "Content-Encoding: gzip\r\n") } else { (&answers.list, "") };
         wire.send(format!(
             "HTTP/1.1 200 OK\r\nContent-Type: {media_type}\r\n{field}Transfer-Encoding: chunked\r\n\r\n"
         ))?;
@@ -185,13 +184,7 @@ impl Scene<'_> {
     }
 
     /// How fast a long list is recalled, and by nginx from a file.
-    fn recalling(
-        &mut self,
-        proxy: &Proxy,
-        rival: &Nginx,
-        pace: Pace,
-        figures: &mut Vec<Figure>,
-    ) -> io::Result<()> {
+    fn recalling(&mut self, proxy: &Proxy, rival: &Nginx, pace: Pace, figures: &mut Vec<Figure>) -> io::Result<()> {
         processes::forget_peak(proxy.pid())?;
         let mut client = self.connect(proxy.port)?;
         let first = (0..pace.slices * 3).map(|_| Ok(self.list(&mut client)?.0.as_secs_f64() * 1e3));
