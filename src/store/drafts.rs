@@ -85,6 +85,11 @@ impl<L> Objects<L> {
         self.0[source as usize].insert(ByKey(entry));
     }
 
+    /// How many have been written for the draft.
+    fn written(&self) -> usize {
+        [Source::Listed, Source::Folded].iter().map(|source| self.0[*source as usize].len()).sum()
+    }
+
     /// All of them, those of one source after those of another.
     fn iter(&self) -> impl Iterator<Item = (&Arc<Entry<L>>, Source)> {
         Source::ALL.into_iter().flat_map(|source| self.0[source as usize].iter().map(move |o| (&o.0, source)))
@@ -346,7 +351,7 @@ impl<L> Drafts<L> {
             return Some(CommitPlan::Older);
         }
         let mut plan = Replace {
-            puts: Vec::new(),
+            puts: Vec::with_capacity(draft.objects.written()),
             again: Vec::new(),
             deletes: Vec::new(),
             voids: Vec::new(),

@@ -96,6 +96,9 @@ impl WatchReader {
 fn read(raw: &[u8]) -> Result<Event, Malformed> {
     let members = token::members(raw)?;
     let member = |name: &[u8]| members.iter().find(|m| m.key == name).map(|m| m.value.clone());
+    if [b"type".as_slice(), b"object"].iter().any(|name| members.iter().filter(|m| m.key == *name).count() > 1) {
+        return Err(Malformed::Ambiguous);
+    }
     let kind = member(b"type").and_then(|t| EventKind::parse(raw[t].strip_prefix(b"\"")?.strip_suffix(b"\"")?));
     let (Some(kind), Some(object)) = (kind, member(b"object")) else { return Err(Malformed::UnknownEvent) };
     let facts = facts_of(&raw[object.clone()], Gathering::of_object())?;
@@ -124,7 +127,7 @@ fn facts_of(object: &[u8], mut gathering: Gathering) -> Result<Facts, Malformed>
         let depth = before + usize::from(matches!(token, Token::Open(_))) - usize::from(token == Token::Close);
         let key_at = if let Token::Key(key) = token { at.saturating_sub(key.len() + 2) } else { 0 };
         if before > 0 {
-            gathering.token(token, depth, key_at);
+            gathering.token(token, depth, key_at)?;
         } else if token != Token::Open(b'{') {
             return Err(Malformed::UnknownEvent);
         }
@@ -258,6 +261,8 @@ mod tests {
             r#"{"type":"NEW","object":{}}"#,
             r#"{"type":"ADDED","object":{"metadata":{}}}"#,
             r#"{"type":"ADDED","object":1}"#,
+            r#"{"type":"ADDED","object":{"metadata":{"name":"a"}},"type":"DELETED"}"#,
+            r#"{"type":"ADDED","object":{"metadata":{"name":"a"},"metadata":{}}}"#,
         ] {
             let mut reader = WatchReader::new(1000);
             reader.push(bad.as_bytes());
