@@ -48,9 +48,14 @@ struct Draft<L> {
     objects: Objects<L>,
 }
 
-/// A draft's objects: one set for each source, and each object in one of them. A map to the source would be twice as
-/// large, and there may be ten thousand.
-struct Objects<L>([BTreeSet<ByKey<L>>; 3]);
+/// A draft's objects, by their source; each object has one. There may be ten thousand, so that this is kept small.
+struct Objects<L>([Sorted<L>; 3]);
+
+/// Objects by their keys. Most lists come in that order, and take a pointer an object; what comes out of order takes more.
+struct Sorted<L> {
+    in_order: Vec<ByKey<L>>,
+    others: BTreeSet<ByKey<L>>,
+}
 
 /// Where a draft has an object from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -69,30 +74,66 @@ impl Source {
 
 impl<L> Default for Objects<L> {
     fn default() -> Self {
-        Self([const { BTreeSet::new() }; 3])
+        Self([const { Sorted { in_order: Vec::new(), others: BTreeSet::new() } }; 3])
     }
 }
 
 impl<L> Objects<L> {
     fn get(&self, key: &str) -> Option<(&Arc<Entry<L>>, Source)> {
-        Source::ALL.into_iter().find_map(|source| Some((&self.0[source as usize].get(key)?.0, source)))
+        Source::ALL.into_iter().find_map(|source| Some((self.0[source as usize].get(key)?, source)))
     }
 
     fn put(&mut self, entry: Arc<Entry<L>>, source: Source) {
-        for objects in &mut self.0 {
-            objects.remove(&*entry.key);
-        }
-        self.0[source as usize].insert(ByKey(entry));
+        self.0.iter_mut().for_each(|objects| objects.remove(&entry.key));
+        self.0[source as usize].insert(entry);
     }
 
     /// How many have been written for the draft.
     fn written(&self) -> usize {
-        [Source::Listed, Source::Folded].iter().map(|source| self.0[*source as usize].len()).sum()
+        [Source::Listed, Source::Folded].into_iter().map(|source| self.0[source as usize].len()).sum()
     }
 
-    /// All of them, those of one source after those of another.
+    /// All of them, in no order.
     fn iter(&self) -> impl Iterator<Item = (&Arc<Entry<L>>, Source)> {
-        Source::ALL.into_iter().flat_map(|source| self.0[source as usize].iter().map(move |o| (&o.0, source)))
+        Source::ALL.into_iter().flat_map(|source| self.0[source as usize].iter().map(move |entry| (entry, source)))
+    }
+}
+
+impl<L> Sorted<L> {
+    fn find(&self, key: &str) -> Option<usize> {
+        // What comes in order is looked for in vain, each time, before it is added.
+        if self.in_order.last().is_none_or(|last| *last.0.key < *key) {
+            return None;
+        }
+        self.in_order.binary_search_by(|held| (*held.0.key).cmp(key)).ok()
+    }
+
+    fn get(&self, key: &str) -> Option<&Arc<Entry<L>>> {
+        self.find(key).map(|at| &self.in_order[at]).or_else(|| self.others.get(key)).map(|held| &held.0)
+    }
+
+    fn insert(&mut self, entry: Arc<Entry<L>>) {
+        if self.in_order.last().is_none_or(|last| last.0.key < entry.key) {
+            self.in_order.push(ByKey(entry));
+        } else {
+            self.others.insert(ByKey(entry));
+        }
+    }
+
+    fn remove(&mut self, key: &str) {
+        match self.find(key) {
+            // Rare: an object that comes twice in one list, or in a list and from a watch.
+            Some(at) => drop(self.in_order.remove(at)),
+            None => drop(self.others.take(key)),
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.in_order.len() + self.others.len()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Arc<Entry<L>>> {
+        self.in_order.iter().chain(&self.others).map(|held| &held.0)
     }
 }
 
