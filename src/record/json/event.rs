@@ -132,7 +132,7 @@ fn facts_of(object: &[u8], mut gathering: Gathering) -> Result<Facts, Malformed>
             return Err(Malformed::UnknownEvent);
         }
     }
-    Ok(gathering.end())
+    gathering.end()
 }
 
 /// The ranges, in `raw`, of the elements of the array that is the member `name` of the object at `object`; none where it
@@ -219,7 +219,8 @@ mod tests {
     /// Form feed was blank after an event and not before one, so that it mattered where the bytes were cut.
     #[test]
     fn only_the_blanks_of_json_stand_between_events() {
-        let event = r#"{"type":"BOOKMARK","object":{"kind":"Pod","metadata":{"resourceVersion":"9"}}}"#;
+        let event =
+            r#"{"type":"BOOKMARK","object":{"kind":"Pod","apiVersion":"v1","metadata":{"resourceVersion":"9"}}}"#;
         for byte in 0..=u8::MAX {
             let blank = b" \n\r\t".contains(&byte);
             let all = [event.as_bytes(), &[byte, b' ', byte], event.as_bytes(), &[byte]].concat();

@@ -95,12 +95,20 @@ impl Gathering {
     }
 
     /// The object has ended.
-    pub(super) fn end(mut self) -> Facts {
+    ///
+    /// # Errors
+    /// It names half of its type: kube-apiserver names both parts, or leaves them out together, and then they are put in.
+    pub(super) fn end(mut self) -> Result<Facts, Malformed> {
+        let names = |member: Member| self.met & (1 << member as u16) != 0;
+        let typed = !self.facts.type_meta.kind.is_empty() && !self.facts.type_meta.api_version.is_empty();
+        if !self.is_row && !typed && (names(Member::Kind) || names(Member::ApiVersion)) {
+            return Err(Malformed::Ambiguous);
+        }
         // It had no third member: nothing but its type.
         if self.facts.type_prefix <= 2 {
             self.facts.type_prefix = 0;
         }
-        self.facts
+        Ok(self.facts)
     }
 
     /// The member of this name, met now.

@@ -147,7 +147,7 @@ impl ListReader {
         if self.item.len() > self.max_object {
             return Err(Malformed::TooLarge);
         }
-        let facts = std::mem::take(&mut self.gathering).end();
+        let facts = std::mem::take(&mut self.gathering).end()?;
         if facts.name.is_empty() {
             return Err(Malformed::NoName);
         }
@@ -325,6 +325,12 @@ mod tests {
             (r#"{"kind":"L","apiVersion":"v1","items":[{"metadata":{}}]}"#, Malformed::NoName),
             (r#"{"kind":"L","apiVersion":"v1","items":[1]}"#, Malformed::NotAList),
             (r#"{"kind":"L","apiVersion":"v1","items":[{"metadata":{"name":"a","name":"b"}}]}"#, Malformed::Ambiguous),
+            // Found by fuzzing: what it lacked was put in, and what it had stood there twice.
+            (
+                r#"{"kind":"L","apiVersion":"v1","items":[{"apiVersion":"v1","metadata":{"name":"a"}}]}"#,
+                Malformed::Ambiguous,
+            ),
+            (r#"{"kind":"L","apiVersion":"v1","items":[{"kind":null,"metadata":{"name":"a"}}]}"#, Malformed::Ambiguous),
             (r#"{"kind":"L","apiVersion":"v1","items":[],"items":[]}"#, Malformed::NotAList),
             (r#"{"kind":"L","apiVersion":"v1","items":[]}{}"#, Malformed::Trailing),
             (r#"{"kind":"L","apiVersion":"v1","items":[{"metadata":{"name":"a"]}}]}"#, Malformed::Syntax),

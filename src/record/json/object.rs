@@ -59,7 +59,7 @@ impl ObjectReader {
 
     /// What is known of the whole object.
     #[cfg(test)]
-    pub(in crate::record) fn into_facts(self) -> Facts {
+    pub(in crate::record) fn into_facts(self) -> Result<Facts, Malformed> {
         self.gathering.end()
     }
 
@@ -127,7 +127,7 @@ mod tests {
             format!(r#"{{"spec":{{"name":"no","metadata":{{"uid":"no"}}}},{meta},"status":{{"name":"no"}}}}"#),
         ] {
             for cut in 0..=good.len() {
-                let facts = read(&good, cut).expect(&good).into_facts();
+                let facts = read(&good, cut).expect(&good).into_facts().expect(&good);
                 let known = [facts.name, facts.resource_version, facts.uid, facts.type_meta.kind];
                 assert_eq!(known, ["a", "7", "u", ""], "{good} at {cut}");
             }
