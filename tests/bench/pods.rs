@@ -26,8 +26,9 @@ impl Encoding {
     }
 }
 
-/// A whole list of pods, in the order of their keys, as etcd has them.
-pub fn list(encoding: Encoding, count: u64, version: u64) -> Vec<u8> {
+/// A whole list of pods, in the order of their keys, as etcd has them. From one round to the next each pod has changed.
+pub fn list(encoding: Encoding, count: u64, round: u64) -> Vec<u8> {
+    let version = (round + 1) * 1_000_000;
     let mut numbers: Vec<u64> = (0..count).collect();
     numbers.sort_by_cached_key(|n| format!("{}/{}", namespace(*n), name(*n)));
     match encoding {
@@ -35,7 +36,7 @@ pub fn list(encoding: Encoding, count: u64, version: u64) -> Vec<u8> {
             let mut list = format!(
                 r#"{{"kind":"PodList","apiVersion":"v1","metadata":{{"resourceVersion":"{version}"}},"items":["#
             );
-            let items: Vec<String> = numbers.into_iter().map(json).collect();
+            let items: Vec<String> = numbers.into_iter().map(|number| json(number, round)).collect();
             list.push_str(&items.join(","));
             list.push_str("]}");
             list.into_bytes()
@@ -43,7 +44,7 @@ pub fn list(encoding: Encoding, count: u64, version: u64) -> Vec<u8> {
         Encoding::Protobuf => {
             let meta = message(&[(1, b""), (2, version.to_string().as_bytes()), (3, b"")]);
             let mut list = message(&[(1, &meta)]);
-            numbers.into_iter().for_each(|number| put(2, &protobuf(number), &mut list));
+            numbers.into_iter().for_each(|number| put(2, &protobuf(number, round), &mut list));
             unknown("v1", "PodList", &list)
         }
     }
@@ -101,8 +102,8 @@ fn namespace(number: u64) -> String {
     format!("team-{:02}", number % 20)
 }
 
-fn version(number: u64) -> String {
-    (100_000 + number).to_string()
+fn version(number: u64, round: u64) -> String {
+    (round * 1_000_000 + 100_000 + number).to_string()
 }
 
 fn uid(number: u64) -> String {
@@ -159,8 +160,9 @@ fn image(number: u64) -> String {
     format!("registry.example.com/shop/front@sha256:{:016x}{:016x}", scramble(number / 10), scramble(!number / 10))
 }
 
-fn json(number: u64) -> String {
-    let (name, namespace, version, address) = (name(number), namespace(number), version(number), address(number));
+fn json(number: u64, round: u64) -> String {
+    let (name, namespace, version, address) =
+        (name(number), namespace(number), version(number, round), address(number));
     let (uid, owner, image) = (uid(number), uid(number / 10), image(number));
     let generate = &name[..name.len() - 5];
     let env: Vec<String> = settings(number).map(|(n, v)| format!(r#"{{"name":"{n}","value":"{v}"}}"#)).collect();
@@ -183,7 +185,7 @@ fn json(number: u64) -> String {
 }
 
 /// Field numbers of `k8s.io/api/core/v1/generated.proto` and `apimachinery/pkg/apis/meta/v1/generated.proto`.
-fn protobuf(number: u64) -> Vec<u8> {
+fn protobuf(number: u64, round: u64) -> Vec<u8> {
     let (name, address, image) = (name(number), address(number), image(number));
     let generate = &name.as_bytes()[..name.len() - 5];
     let time = [b"\x08".as_slice(), &varint(SECONDS)].concat();
@@ -200,7 +202,7 @@ fn protobuf(number: u64) -> Vec<u8> {
         (3, namespace(number).as_bytes()),
         (4, b""),
         (5, uid(number).as_bytes()),
-        (6, version(number).as_bytes()),
+        (6, version(number, round).as_bytes()),
         (8, &time),
         (11, &pair("app", "front")),
         (11, &pair("pod-template-hash", &format!("{:010x}", scramble(number / 10) & 0xff_ffff_ffff))),

@@ -17,6 +17,7 @@ use rustls::ClientConfig;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 const PODS: &str = "/api/v1/pods";
@@ -24,6 +25,8 @@ const MAPS: &str = "/api/v1/namespaces/shop/configmaps";
 const METRIC: &str = "lite_apiserver_record_written_bytes_total";
 /// Pods in the long list.
 const COUNT: u64 = 10_000;
+/// How often all of them change.
+const ROUNDS: u64 = 3;
 /// Watch events, about so many configmaps, of so many bytes.
 const EVENTS: u64 = 3000;
 const NAMES: u64 = 50;
@@ -32,7 +35,11 @@ const SIZE: usize = 3000;
 const FLUSH: Duration = Duration::from_millis(30);
 
 /// One figure: what it is of, its value and unit, and what it should be.
-struct Figure(&'static str, f64, &'static str, String);
+struct Figure(String, f64, &'static str, String);
+
+fn figure(name: impl Into<String>, value: f64, unit: &'static str, aim: impl Into<String>) -> Figure {
+    Figure(name.into(), value, unit, aim.into())
+}
 
 /// Prints the table of both encodings.
 pub fn measure(nginx: &Path, pace: Pace, wanted: &str) -> io::Result<()> {
@@ -46,11 +53,17 @@ pub fn measure(nginx: &Path, pace: Pace, wanted: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// The upstream's answers.
+/// The upstream's answers: the list of pods in each round, plain and gzipped.
 struct Answers {
     encoding: Encoding,
-    list: Vec<u8>,
-    gzipped: Vec<u8>,
+    round: AtomicUsize,
+    lists: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Answers {
+    fn list(&self) -> &(Vec<u8>, Vec<u8>) {
+        &self.lists[self.round.load(Ordering::SeqCst)]
+    }
 }
 
 fn of(encoding: Encoding, nginx: &Path, pace: Pace) -> io::Result<Vec<Figure>> {
@@ -58,14 +71,17 @@ fn of(encoding: Encoding, nginx: &Path, pace: Pace) -> io::Result<Vec<Figure>> {
     let pki = Pki::new(&folder.path().join("pki"));
     let node = pki.pair(NODE);
     let client = tls(&pki.ca(), Some(&node));
-    let list = pods::list(encoding, COUNT, 900_000);
+    let lists = (0..ROUNDS).map(|round| {
+        let list = pods::list(encoding, COUNT, round);
+        let gzipped = gzip(&list)?;
+        Ok((list, gzipped))
+    });
+    let answers = Arc::new(Answers { encoding, round: AtomicUsize::new(0), lists: lists.collect::<io::Result<_>>()? });
     let root = folder.path().join("files");
     let file = root.join(PODS.trim_start_matches('/'));
     std::fs::create_dir_all(file.parent().expect("a folder"))?;
-    std::fs::write(file, &list)?;
+    std::fs::write(file, &answers.list().0)?;
     let rival = Nginx::upstream(nginx, &pki, &root);
-    let gzipped = gzip(&list)?;
-    let answers = Arc::new(Answers { encoding, list, gzipped });
     let script = Arc::clone(&answers);
     let mut upstream = Upstream::start(&pki, move |request, wire| answer(&script, request, wire));
     let flush = format!("--flush-interval={}ms", FLUSH.as_millis());
@@ -76,11 +92,16 @@ fn of(encoding: Encoding, nginx: &Path, pace: Pace) -> io::Result<Vec<Figure>> {
     scene.events(&proxy, &mut figures)?;
     std::thread::sleep(pace.rest);
     scene.recording(&proxy, &mut figures)?;
-    upstream.cut();
-    Client::try_connect(proxy.port, &scene.client)?.get("/livez");
-    proxy.await_link(false);
+    scene.cut(&mut upstream, &proxy)?;
     scene.recalling(&proxy, &rival, pace, &mut figures)?;
-    scene.starting(&mut proxy, pace, &mut figures)?;
+    let cache = proxy.folder.path().join("cache");
+    scene.starting("start", &mut proxy, pace, &mut figures, || Ok(()))?;
+    scene.starting("start, page cache empty", &mut proxy, pace, &mut figures, || evict(&cache))?;
+    upstream.heal();
+    proxy.await_link(true);
+    scene.changing(&proxy, &mut figures)?;
+    scene.cut(&mut upstream, &proxy)?;
+    scene.starting("start, file two thirds garbage", &mut proxy, pace, &mut figures, || Ok(()))?;
     Ok(figures)
 }
 
@@ -96,7 +117,8 @@ fn answer(answers: &Answers, request: &Received, wire: &mut Wire) -> io::Result<
     let media_type = encoding.media_type();
     if request.path() == PODS {
         let gzip = request.header("accept-encoding").is_some_and(|v| v.contains("gzip"));
-        let (body, field) = if gzip { (&answers.gzipped, "Content-Encoding: gzip\r\n") } else { (&answers.list, "") };
+        let (plain, gzipped) = answers.list();
+        let (body, field) = if gzip { (gzipped, "Content-Encoding: gzip\r\n") } else { (plain, "") };
         wire.send(format!(
             "HTTP/1.1 200 OK\r\nContent-Type: {media_type}\r\n{field}Transfer-Encoding: chunked\r\n\r\n"
         ))?;
@@ -132,6 +154,14 @@ impl Scene<'_> {
         Client::try_connect(port, &self.client)
     }
 
+    /// Cuts the link, and waits until the proxy has found it down.
+    fn cut(&self, upstream: &mut Upstream, proxy: &Proxy) -> io::Result<()> {
+        upstream.cut();
+        self.connect(proxy.port)?.get("/livez");
+        proxy.await_link(false);
+        Ok(())
+    }
+
     fn accept(&self) -> String {
         format!("Accept: {}", self.encoding.media_type())
     }
@@ -149,7 +179,7 @@ impl Scene<'_> {
         let objects: usize = sent.iter().map(|(_, object)| object).sum();
         let written = settled(proxy) - before;
         let name = "disk: bytes written for a byte of a 3 KB event's object";
-        figures.push(Figure(name, written as f64 / objects as f64, "", "<= 1.5".into()));
+        figures.push(figure(name, written as f64 / objects as f64, "", "<= 1.5"));
         Ok(())
     }
 
@@ -162,24 +192,24 @@ impl Scene<'_> {
         processes::forget_peak(proxy.pid())?;
         let mut list = || {
             let reply = client.get_with(PODS, &[&self.accept()]);
-            let same = reply.status() == 200 && reply.body == self.answers.list;
+            let same = reply.status() == 200 && reply.body == self.answers.list().0;
             if same { Ok(()) } else { Err(io::Error::other("a list is not what the upstream sent")) }
         };
         let before = settled(proxy);
         list()?;
         let written = settled(proxy);
         let above = proxy.peak_memory().saturating_sub(idle);
-        let largest = self.answers.list.len() as u64 / COUNT;
-        let name = format!("a list of {COUNT} pods, {:.0} MB", megabytes(self.answers.list.len() as u64));
+        let largest = self.answers.list().0.len() as u64 / COUNT;
+        let name = format!("a list of {COUNT} pods, {:.0} MB", megabytes(self.answers.list().0.len() as u64));
         println!("({name}; idle {:.1} MB, written {:.1} MB)", megabytes(idle), megabytes(written - before));
         let aim = format!("<= {:.2}", 2.0 + megabytes(largest));
-        figures.push(Figure("memory: peak above idle, a 50 MB list recorded", megabytes(above), "MB", aim.clone()));
+        figures.push(figure("memory: peak above idle, a 50 MB list recorded", megabytes(above), "MB", aim.clone()));
         processes::forget_peak(proxy.pid())?;
         list()?;
         let again = settled(proxy) - written;
         let above = proxy.peak_memory().saturating_sub(idle);
-        figures.push(Figure("memory: peak above idle, the same list again", megabytes(above), "MB", aim));
-        figures.push(Figure("disk: bytes written when it is the same list again", again as f64, "bytes", "0".into()));
+        figures.push(figure("memory: peak above idle, the same list again", megabytes(above), "MB", aim));
+        figures.push(figure("disk: bytes written when it is the same list again", again as f64, "bytes", "0"));
         Ok(())
     }
 
@@ -189,9 +219,9 @@ impl Scene<'_> {
         let mut client = self.connect(proxy.port)?;
         let first = (0..pace.slices * 3).map(|_| Ok(self.list(&mut client)?.0.as_secs_f64() * 1e3));
         let first = median(first.collect::<io::Result<Vec<f64>>>()?.into_iter());
-        figures.push(Figure("offline list: first byte", first, "ms", "<= 5".into()));
+        figures.push(figure("offline list: first byte", first, "ms", "<= 5"));
         let connect =
-            |port| Clients::connect(port, &self.client, 1, PODS, self.encoding.media_type(), &self.answers.list);
+            |port| Clients::connect(port, &self.client, 1, PODS, self.encoding.media_type(), &self.answers.list().0);
         let mut sides = [connect(proxy.port)?, connect(rival.port)?];
         let mut rates = [Vec::new(), Vec::new()];
         for turn in 0..pace.slices {
@@ -200,44 +230,57 @@ impl Scene<'_> {
             }
         }
         let ratio = median(rates[0].iter().zip(&rates[1]).map(|(a, b)| a / b));
-        let [ours, theirs] = rates.map(|r| median(r.into_iter()) * megabytes(self.answers.list.len() as u64));
-        figures.push(Figure("offline list: throughput", ours, "MB/s", String::new()));
-        figures.push(Figure("offline list: nginx's, from a file", theirs, "MB/s", String::new()));
-        figures.push(Figure("offline list: throughput, of nginx's", ratio, "", ">= 0.5".into()));
+        let [ours, theirs] = rates.map(|r| median(r.into_iter()) * megabytes(self.answers.list().0.len() as u64));
+        figures.push(figure("offline list: throughput", ours, "MB/s", ""));
+        figures.push(figure("offline list: nginx's, from a file", theirs, "MB/s", ""));
+        figures.push(figure("offline list: throughput, of nginx's", ratio, "", ">= 0.5"));
         Ok(())
     }
 
-    /// How long the first list takes after a start.
-    fn starting(&mut self, proxy: &mut Proxy, pace: Pace, figures: &mut Vec<Figure>) -> io::Result<()> {
-        for (cold, names) in [
-            (false, ["start: until it listens", "start: first list's first byte", "start: first list whole"]),
-            (
-                true,
-                [
-                    "start, nothing in the page cache: until it listens",
-                    "start, nothing in the page cache: first list's first byte",
-                    "start, nothing in the page cache: first list whole",
-                ],
-            ),
-        ] {
-            let mut spans = [Vec::new(), Vec::new(), Vec::new()];
-            for _ in 0..pace.slices {
-                proxy.terminate();
-                if cold {
-                    evict(&proxy.folder.path().join("cache"))?;
-                }
-                let begun = Instant::now();
-                proxy.boot();
-                spans[0].push(begun.elapsed().as_secs_f64() * 1e3);
-                let mut client = self.connect(proxy.port)?;
-                let (first, whole) = self.list(&mut client)?;
-                spans[1].push(first.as_secs_f64() * 1e3);
-                spans[2].push(whole.as_secs_f64() * 1e3);
-            }
-            for ((name, spans), aim) in names.into_iter().zip(spans).zip(["", "<= 50", ""]) {
-                figures.push(Figure(name, median(spans.into_iter()), "ms", aim.into()));
-            }
+    /// How long the first list takes after a start, before which `prepare` is called.
+    fn starting(
+        &mut self,
+        name: &str,
+        proxy: &mut Proxy,
+        pace: Pace,
+        figures: &mut Vec<Figure>,
+        prepare: impl Fn() -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut spans = [Vec::new(), Vec::new(), Vec::new()];
+        for _ in 0..pace.slices {
+            proxy.terminate();
+            prepare()?;
+            let begun = Instant::now();
+            proxy.boot();
+            spans[0].push(begun.elapsed());
+            let mut client = self.connect(proxy.port)?;
+            let (first, whole) = self.list(&mut client)?;
+            spans[1].push(first);
+            spans[2].push(whole);
         }
+        for ((what, spans), aim) in ["until it listens", "first list's first byte", "first list whole"]
+            .into_iter()
+            .zip(spans)
+            .zip(["", "<= 50", ""])
+        {
+            let span = median(spans.iter().map(|span| span.as_secs_f64() * 1e3));
+            figures.push(figure(format!("{name}: {what}"), span, "ms", aim));
+        }
+        Ok(())
+    }
+
+    /// Lists anew when each object has changed, twice.
+    fn changing(&mut self, proxy: &Proxy, figures: &mut Vec<Figure>) -> io::Result<()> {
+        let before = settled(proxy);
+        let mut listed = 0;
+        for round in 1..ROUNDS as usize {
+            self.answers.round.store(round, Ordering::SeqCst);
+            self.list(&mut self.connect(proxy.port)?)?;
+            listed += self.answers.list().0.len();
+        }
+        let written = settled(proxy) - before;
+        let name = "disk: bytes written for a byte of a list, all of it changed";
+        figures.push(figure(name, written as f64 / listed as f64, "", ""));
         Ok(())
     }
 
@@ -249,7 +292,7 @@ impl Scene<'_> {
         let first = begun.elapsed();
         let body = client.body(&head)?;
         let whole = begun.elapsed();
-        let same = head.status == 200 && body == self.answers.list;
+        let same = head.status == 200 && body == self.answers.list().0;
         if same { Ok((first, whole)) } else { Err(io::Error::other("a list is not what was recorded")) }
     }
 }

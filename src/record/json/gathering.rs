@@ -74,7 +74,7 @@ impl Gathering {
                     self.members += 1;
                 }
                 let path = self.path;
-                let member = self.meet(key, |key| member(depth, &path, key))?;
+                let member = self.meet(key, |key| member(depth, path, key))?;
                 if depth == 1 && !self.is_row {
                     // 1 and 2 while the members come as a typed object's do; not a length before the third.
                     let expected = [Member::Kind, Member::ApiVersion].get(self.members - 1) == Some(&member);
@@ -141,7 +141,7 @@ impl Gathering {
     }
 }
 
-fn member(depth: usize, path: &[Member; 3], key: &[u8]) -> Member {
+fn member(depth: usize, path: [Member; 3], key: &[u8]) -> Member {
     match (depth, path[0], path[1], key) {
         (1, _, _, b"apiVersion") => Member::ApiVersion,
         (1, _, _, b"kind") => Member::Kind,

@@ -177,7 +177,7 @@ impl State {
 
 /// Where a record is. Packed, since each object in memory has one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(packed(4))]
+#[repr(Rust, packed(4))]
 pub(super) struct Loc {
     pub(super) offset: u64,
     pub(super) length: u32,
