@@ -266,7 +266,10 @@ impl<L> Drafts<L> {
             // Changes that wait in older drafts would be missing from a list that was read before them.
             None => self.open.values().filter_map(|other| other.folded).max(),
         };
-        let draft_of_now = Draft { began: self.clock, base, folded: None, objects: Objects::default() };
+        let mut objects = Objects::default();
+        // Most of what is listed again is what is held.
+        objects.0[Source::Held as usize].in_order.reserve_exact(held.map_or(0, Index::len));
+        let draft_of_now = Draft { began: self.clock, base, folded: None, objects };
         self.open.insert(draft, draft_of_now);
     }
 
