@@ -6,8 +6,9 @@
 //! compared, not written again), and waits for a first byte as long as nginx does, so that nothing is answered from there.
 //!
 //! They are asked in turn, slice by slice, so that what else the machine does hits both; what is told is the median over
-//! the slices. `--quick` takes shorter ones; any other argument is a part of the name of what is to be asked for. A low
-//! ratio is a finding, not a failure; a wrong answer is a failure.
+//! the slices. Then what the record costs and how fast it answers ([`record`]), in JSON and in protobuf. `--quick` takes
+//! shorter slices; any other argument is a part of the name of what is to be asked for, or of `record`, `JSON` or
+//! `protobuf`. A low ratio is a finding, not a failure; a wrong answer is a failure.
 
 #![allow(clippy::print_stdout, clippy::cast_precision_loss, reason = "the table is what this is for")]
 #![allow(unreachable_pub, reason = "modules of one program")]
