@@ -105,7 +105,8 @@ fn of(encoding: Encoding, nginx: &Path, pace: Pace) -> io::Result<Vec<Figure>> {
     Ok(figures)
 }
 
-/// As kube-apiserver compresses what is long (`--http1-compression`, level 1 since 1.35; 4 before).
+/// As kube-apiserver compresses what is long (apiserver's `pkg/endpoints/handlers/responsewriters/writers.go`,
+/// `defaultGzipContentEncodingLevel`).
 fn gzip(body: &[u8]) -> io::Result<Vec<u8>> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::new(1));
     encoder.write_all(body)?;
