@@ -165,6 +165,12 @@ impl Client {
     /// A whole answer; an error where its body is torn.
     pub fn reply(&mut self) -> io::Result<Reply> {
         let head = self.head()?;
+        let body = self.body(&head)?;
+        Ok(Reply { head, body })
+    }
+
+    /// The body that follows a head.
+    pub fn body(&mut self, head: &Head) -> io::Result<Vec<u8>> {
         let mut body = Vec::new();
         if let Some(length) = head.header("content-length") {
             body = vec![0; length.parse().map_err(io::Error::other)?];
@@ -178,7 +184,7 @@ impl Client {
                 body.extend_from_slice(&chunk);
             }
         }
-        Ok(Reply { head, body })
+        Ok(body)
     }
 
     /// The next event of a watch, as JSON; `None` where the watch has ended cleanly.

@@ -81,11 +81,12 @@ impl Proxy {
         command.args(&self.flags).stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
         self.child = Some(command.spawn().expect("the proxy starts"));
         let start = Instant::now();
-        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+        // The admin endpoint comes last.
+        while [self.port, self.admin].iter().any(|port| TcpStream::connect(("127.0.0.1", *port)).is_err()) {
             let ended = self.child.as_mut().and_then(|c| c.try_wait().ok().flatten());
             assert!(ended.is_none(), "the proxy ended: {}", self.log());
             assert!(start.elapsed() < Duration::from_secs(20), "the proxy does not serve: {}", self.log());
-            std::thread::sleep(Duration::from_millis(10));
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 
