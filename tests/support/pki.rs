@@ -41,6 +41,16 @@ impl Pki {
         self.member(cn, None)
     }
 
+    /// Another certificate and key for the same CN, as PEM: what comes after [`Pki::pair`].
+    pub fn renewed(&self, cn: &str) -> (String, String) {
+        let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()]).expect("names");
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, cn);
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.signed_by(&key, &Issuer::from_params(&self.params, &self.key)).expect("signed");
+        (certificate.pem(), key.serialize_pem())
+    }
+
     /// The same for a client whose certificate also has an O, its group.
     pub fn member(&self, cn: &str, group: Option<&str>) -> Pair {
         let file = |end: &str| self.folder.join(format!("{}.{end}", cn.replace([':', '/'], "-")));
