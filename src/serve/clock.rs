@@ -41,7 +41,8 @@ impl Clock {
         Clock::with(SystemTime::now, kept)
     }
 
-    fn with(wall: fn() -> SystemTime, kept: Option<SystemTime>) -> Clock {
+    /// The same with another clock than the system's.
+    pub(super) fn with(wall: fn() -> SystemTime, kept: Option<SystemTime>) -> Clock {
         let time = kept.unwrap_or(SystemTime::UNIX_EPOCH);
         Clock { wall, newest: Mutex::new(Vouched { time, at: Instant::now(), dated: false }) }
     }

@@ -214,10 +214,11 @@ struct Life<'s> {
     watches: Vec<Watch<'s>>,
 }
 
-fn cloud() -> Arc<crate::upstream::Upstream> {
+/// An upstream that nobody will ever reach.
+pub(super) fn cloud() -> Arc<crate::upstream::Upstream> {
     static CLOUD: OnceLock<Arc<crate::upstream::Upstream>> = OnceLock::new();
     let make = || {
-        // Nobody listens there, and nobody asks.
+        // Nobody listens there.
         let config = UpstreamConfig {
             host: "127.0.0.1".into(),
             port: 1,
