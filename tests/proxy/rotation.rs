@@ -287,7 +287,7 @@ fn a_kubeconfig_that_is_written_anew_is_followed() {
 }
 
 /// 200 requests a second through old and new certificates while each file is replaced in turn. As many replacements as
-/// `ROTATIONS` says, else 60; 1,000 take about four minutes.
+/// `ROTATIONS` says, else 60; 1,000 take two minutes.
 #[test]
 fn no_request_fails_while_files_are_replaced_under_load() {
     let wanted: usize = std::env::var("ROTATIONS").ok().and_then(|n| n.parse().ok()).unwrap_or(60);
@@ -332,7 +332,10 @@ fn no_request_fails_while_files_are_replaced_under_load() {
                         None => Client::try_connect(proxy.port, &tls),
                     }
                     .and_then(|mut client| {
-                        let reply = client.try_get("/healthz")?;
+                        // A write that finds its connection broken is not sent again by anybody.
+                        let method = if turn % 3 == 0 { "POST" } else { "GET" };
+                        client.try_send(format!("{method} /healthz HTTP/1.1\r\nHost: h\r\n\r\n"))?;
+                        let reply = client.reply()?;
                         kept = Some(client);
                         Ok(reply)
                     });
