@@ -123,7 +123,8 @@ impl Service {
     ) -> io::Result<()> {
         let ends = exchange.ends();
         let fetched = self.fetch(&mut exchange, asked, finding, &errand, &ends);
-        let Errand { keep, .. } = errand;
+        let Errand { keep, known, .. } = errand;
+        drop(known);
         let (answer, outcome, detail) = match fetched {
             Ok(answer) => {
                 self.clock.heard(|| fields::get(&answer.headers, "date").and_then(moment::http_date));

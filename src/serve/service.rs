@@ -260,7 +260,7 @@ impl Service {
     fn is_fresh(&self, finding: &Finding) -> bool {
         finding
             .recorded_at
-            .is_some_and(|at| SystemTime::now().duration_since(at).unwrap_or_default() <= self.options.review_ttl)
+            .is_some_and(|at| self.clock.now().duration_since(at).unwrap_or_default() <= self.options.review_ttl)
     }
 
     /// Stage: all that is decided by.
@@ -315,7 +315,7 @@ impl Service {
 
     /// Remembers a token as accepted. One that is new is on disk within a second: a reboot may follow.
     pub(super) fn accept(&self, hash: TokenHash, claims: Option<&Claims>) {
-        if self.ledger().accept(hash, claims, SystemTime::now()) {
+        if self.ledger().accept(hash, claims, self.clock.now()) {
             self.ledger_changed.store(true, Ordering::Release);
         }
     }

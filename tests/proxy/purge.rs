@@ -59,10 +59,12 @@ fn views(scene: &Scene) -> u64 {
     scene.proxy.metric("lite_apiserver_record_views")
 }
 
+/// What it is about, what is read first, what is then refused, and how what is answered when the link is down.
+type Case<'a> = (&'a str, &'a [&'a str], &'a str, &'a [(&'a str, u16)]);
+
 #[test]
 fn what_is_refused_is_not_shown_offline_and_the_rest_is() {
-    // What is read first, what is then refused, and how all of it is answered when the link is down.
-    let table: [(&str, &[&str], &str, &[(&str, u16)]); 6] = [
+    let table: [Case<'_>; 6] = [
         ("a list, and what could be cut from it", &[MAPS], MAPS, &[(MAPS, 503), (ONE, 503), (CHOSEN, 503)]),
         ("a watch of it", &[MAPS], WATCH, &[(MAPS, 503), (ONE, 503), (WATCH, 503)]),
         (

@@ -202,27 +202,36 @@ fn a_link_that_is_turned_is_found_within_ten_seconds_without_a_word() {
     let scene = scene(&[]);
     let proxy = &scene.proxy;
     let at = proxy.folder.path();
-    // As the kubelet keeps its own: certificate and key in one file, and a link to the current one.
-    let current = at.join("kubelet-client-current.pem");
-    let turn = |number: usize| {
-        let (cert, key) = proxy.pki.renewed(NODE);
-        let file = at.join(format!("kubelet-client-{number}.pem"));
-        fs::write(&file, cert.clone() + &key).expect("write");
-        std::os::unix::fs::symlink(&file, at.join("beside")).expect("a link");
-        fs::rename(at.join("beside"), &current).expect("renamed");
+    let write = |folder: &str, cn: &str| {
+        let (cert, key) = proxy.pki.renewed(cn);
+        fs::create_dir_all(at.join(folder)).expect("a folder");
+        fs::write(at.join(folder).join("tls.pem"), cert.clone() + &key).expect("write");
         der(&cert)
     };
-    let sent = || {
-        assert_eq!(proxy.get("/healthz").text(), NODE);
+    let turn = |link: &str, to: &str| {
+        std::os::unix::fs::symlink(at.join(to), at.join("beside")).expect("a link");
+        fs::rename(at.join("beside"), at.join(link)).expect("renamed");
+    };
+    let sent = |cn| {
+        assert_eq!(proxy.client(Some(cn)).get("/healthz").text(), cn);
         scene.upstream.received().pop().and_then(|r| r.certificate).expect("a certificate")
     };
-    let first = turn(1);
-    let list = serde_json::json!([{"cert": current, "key": current}]).to_string();
+    // As the kubelet keeps its own, a link to the current file; and as a secret is mounted, a link to the current folder.
+    let [old, new, old_secret, new_secret] =
+        [("1", NODE), ("2", NODE), ("..a", ADMIN), ("..b", ADMIN)].map(|(folder, cn)| write(folder, cn));
+    turn("kubelet-client-current.pem", "1/tls.pem");
+    turn("..data", "..a");
+    let entry = |path: &str| serde_json::json!({"cert": at.join(path), "key": at.join(path)});
+    let list = serde_json::json!([entry("kubelet-client-current.pem"), entry("..data/tls.pem")]).to_string();
     reload(proxy, || fs::write(at.join("pairs.json"), list).expect("write"));
-    assert_eq!(sent(), first);
+    assert_eq!((sent(NODE), sent(ADMIN)), (old, old_secret));
+    // Until nothing is fresh any more, and was seen so: only that it is another file tells.
+    std::thread::sleep(Duration::from_secs(4));
+    reload_in_vain(proxy);
     let turned = Instant::now();
-    let second = turn(2);
-    eventually("the new one goes up", || sent() == second);
+    turn("..data", "..b");
+    turn("kubelet-client-current.pem", "2/tls.pem");
+    eventually("the new ones go up", || (sent(NODE), sent(ADMIN)) == (new.clone(), new_secret.clone()));
     println!("found after {:?}", turned.elapsed());
 }
 

@@ -172,7 +172,7 @@ fn certificates_go_up_per_identity_and_never_for_others() {
 fn tls_1_2_will_do_and_insecure_trusts_anyone() {
     let (pki, other) = (Pki::new(), Pki::new());
     let server = StandIn::start(other.server(&[&rustls::version::TLS12], false), number);
-    let config = UpstreamConfig { insecure: true, ..pki.config(server.port) };
+    let config = UpstreamConfig { insecure: true, ..Pki::config(server.port) };
     let upstream = Upstream::new(&config, &pki.certificates(&[]), VerificationClock::new(SystemTime::now)).unwrap();
     assert_eq!(upstream.fetch(&upstream.known(), &Credentials::None, request("GET", "/")).unwrap().status, 200);
     let (socket, tls) = upstream.dial(&upstream.known(), &Credentials::None, None).unwrap();
@@ -186,9 +186,9 @@ fn what_cannot_be_used_is_named_at_start() {
     let mut without = pki.certificates(&[]);
     without.upstream_roots = None;
     let table = [
-        (pki.config(1), without, "--insecure"),
-        (UpstreamConfig { host: "a b".into(), ..pki.config(1) }, pki.certificates(&[]), "a b"),
-        (UpstreamConfig { tls_server_name: Some("c d".into()), ..pki.config(1) }, pki.certificates(&[]), "c d"),
+        (Pki::config(1), without, "--insecure"),
+        (UpstreamConfig { host: "a b".into(), ..Pki::config(1) }, pki.certificates(&[]), "a b"),
+        (UpstreamConfig { tls_server_name: Some("c d".into()), ..Pki::config(1) }, pki.certificates(&[]), "c d"),
     ];
     for (config, certificates, word) in table {
         let clock = VerificationClock::new(SystemTime::now);
@@ -213,7 +213,7 @@ fn new_certificates_are_for_new_connections_and_old_ones_go_on() {
     });
     let first = pki.certificates(&["one", "two", "gone"]);
     let clock = VerificationClock::new(SystemTime::now);
-    let upstream = Upstream::new(&pki.config(server.port), &first, clock).unwrap();
+    let upstream = Upstream::new(&Pki::config(server.port), &first, clock).unwrap();
     let ask = |name: &str| {
         let mut whole = String::new();
         let who = Credentials::Certificate(name.into());
@@ -260,7 +260,7 @@ fn the_upstream_is_judged_at_the_time_given() {
     // rcgen's certificates begin in 1975.
     for (seconds, good) in [(0, false), (1_800_000_000, true)] {
         let clock = VerificationClock::new(move || SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
-        let upstream = Upstream::new(&pki.config(server.port), &pki.certificates(&[]), clock).unwrap();
+        let upstream = Upstream::new(&Pki::config(server.port), &pki.certificates(&[]), clock).unwrap();
         let answer = upstream.fetch(&upstream.known(), &Credentials::None, request("GET", "/"));
         assert_eq!(answer.is_ok(), good, "{:?}", answer.err());
     }

@@ -25,9 +25,9 @@ fn a_refused_connection_takes_the_link_down_at_once() {
 fn a_certificate_that_is_not_trusted_is_told_in_plain_words() {
     let (pki, other) = (Pki::new(), Pki::new());
     let server = StandIn::start(other.server(ALL_VERSIONS, false), number);
-    let elsewhere = UpstreamConfig { tls_server_name: Some("elsewhere".into()), ..other.config(server.port) };
+    let elsewhere = UpstreamConfig { tls_server_name: Some("elsewhere".into()), ..Pki::config(server.port) };
     for (config, certificates, words) in [
-        (pki.config(server.port), pki.certificates(&[]), "certificate not trusted: signed by an unknown authority"),
+        (Pki::config(server.port), pki.certificates(&[]), "certificate not trusted: signed by an unknown authority"),
         (elsewhere, other.certificates(&[]), "certificate not trusted: made for another name"),
     ] {
         let upstream = Upstream::new(&config, &certificates, VerificationClock::new(SystemTime::now)).unwrap();

@@ -40,7 +40,7 @@ fn a_base_path_and_a_header_line_larger_than_the_buffers_go_up() {
         heads.send(exchange.head.clone()).unwrap();
         number(exchange)
     });
-    let config = UpstreamConfig { base_path: "/k8s/c1".into(), ..pki.config(server.port) };
+    let config = UpstreamConfig { base_path: "/k8s/c1".into(), ..Pki::config(server.port) };
     let upstream = Upstream::new(&config, &pki.certificates(&[]), VerificationClock::new(SystemTime::now)).unwrap();
     let headers = [("authorization".to_owned(), vec![b'x'; 50_000])];
     let out = Outgoing { headers: &headers, ..request("GET", "/api") };

@@ -53,7 +53,7 @@ impl Pki {
     /// An upstream at this port of loopback, and key pairs of these names.
     pub(super) fn upstream(&self, port: u16, names: &[&str]) -> Upstream {
         let clock = VerificationClock::new(std::time::SystemTime::now);
-        Upstream::new(&self.config(port), &self.certificates(names), clock).unwrap()
+        Upstream::new(&Pki::config(port), &self.certificates(names), clock).unwrap()
     }
 
     /// A server's configuration; client certificates are required with `mutual`.
@@ -79,7 +79,7 @@ impl Pki {
     }
 
     /// The configuration of an upstream at this port of loopback.
-    pub(super) fn config(&self, port: u16) -> UpstreamConfig {
+    pub(super) fn config(port: u16) -> UpstreamConfig {
         UpstreamConfig {
             host: "127.0.0.1".into(),
             port,
