@@ -47,8 +47,8 @@ pub struct Pair {
     pub key: Arc<CertifiedKey>,
     /// The subject CN of the certificate; `None`: it has none, or more than one.
     pub common_name: Option<String>,
-    /// When the certificate's validity ends.
-    pub expires: SystemTime,
+    /// When the certificate's validity ends; `None`: rustls can read it, we cannot.
+    pub expires: Option<SystemTime>,
 }
 
 impl PartialEq for Pair {
@@ -81,8 +81,8 @@ impl Pair {
         let signing = rustls::crypto::ring::sign::any_supported_type(&private)
             .map_err(|e| wrong(&format!("its key cannot be used: {e}")))?;
         let (common_name, expires) = match chain.first() {
-            Some(der) => (common_name(der), expiry(files.cert_what, &files.cert, der)?),
-            None => (None, SystemTime::UNIX_EPOCH),
+            Some(der) => (common_name(der), expiry(der)),
+            None => (None, None),
         };
         let key = CertifiedKey::new(chain, signing);
         match key.keys_match() {
@@ -122,9 +122,10 @@ impl Roots {
         let mut store = RootCertStore::empty();
         let mut expiries = BTreeMap::new();
         for der in certificates(file.what, &file.path, text)? {
-            let expires = expiry(file.what, &file.path, &der)?;
-            let last = expiries.entry(common_name(&der).unwrap_or_default()).or_insert(expires);
-            *last = expires.max(*last);
+            if let Some(expires) = expiry(&der) {
+                let last = expiries.entry(common_name(&der).unwrap_or_default()).or_insert(expires);
+                *last = expires.max(*last);
+            }
             store.add(der).map_err(|e| {
                 let why = format!("{} {}: holds a certificate that is no CA: {e}", file.what, file.path.display());
                 ConfigError::new(Exit::Data, why)
@@ -166,40 +167,18 @@ impl Certificates {
             && pairs
     }
 
-    /// Certificates out of PEM texts, for the tests of other rooms: each pair a certificate and its key.
-    #[cfg(test)]
-    pub(crate) fn of_pem(
-        serving: (&str, &str),
-        client_roots: Option<&str>,
-        upstream_roots: Option<&str>,
-        pairs: &[(String, String)],
-    ) -> Certificates {
-        let pair = |(cert, key): (&str, &str)| {
-            let files = PairFiles::of("a test", PathBuf::new(), PathBuf::new());
-            Arc::new(Pair::from_pem(&files, cert.as_bytes(), key.as_bytes()).expect("a pair"))
-        };
-        let roots = |text: &str| {
-            Arc::new(Roots::from_pem(&Named { what: "a test", path: PathBuf::new() }, text.as_bytes()).expect("CAs"))
-        };
-        let pairs = pairs.iter().map(|(cert, key)| pair((cert, key)));
-        Certificates {
-            serving: pair(serving),
-            client_roots: client_roots.map(roots),
-            upstream_roots: upstream_roots.map(roots),
-            pairs: pairs.map(|pair| (pair.common_name.clone().unwrap_or_default(), pair)).collect(),
-            listed: Arc::default(),
-            by_file: BTreeMap::new(),
-        }
-    }
-
     /// When each ends: what it is for, its CN, the end of its validity.
     pub fn expiries(&self) -> Vec<(&'static str, String, SystemTime)> {
-        let mut all = vec![("serving", self.serving.common_name.clone().unwrap_or_default(), self.serving.expires)];
+        let pair = |purpose, pair: &Pair| {
+            let name = pair.common_name.clone().unwrap_or_default();
+            pair.expires.map(|expires| (purpose, name, expires))
+        };
+        let mut all: Vec<_> = pair("serving", &self.serving).into_iter().collect();
         for (purpose, roots) in [("client-ca", &self.client_roots), ("upstream-ca", &self.upstream_roots)] {
             let expiries = roots.iter().flat_map(|roots| &roots.expiries);
             all.extend(expiries.map(|(name, expires)| (purpose, name.clone(), *expires)));
         }
-        all.extend(self.pairs.iter().map(|(name, pair)| ("pair", name.clone(), pair.expires)));
+        all.extend(self.pairs.values().filter_map(|own| pair("pair", own)));
         all
     }
 }
@@ -240,10 +219,42 @@ fn certificates(what: &str, path: &Path, text: &[u8]) -> Result<Vec<CertificateD
 }
 
 /// When a certificate's validity ends (RFC 5280 section 4.1.2.5).
-fn expiry(what: &str, path: &Path, der: &[u8]) -> Result<SystemTime, ConfigError> {
-    let (_, certificate) = x509_parser::parse_x509_certificate(der).map_err(|e| {
-        ConfigError::new(Exit::Data, format!("{what} {}: a certificate cannot be read: {e}", path.display()))
-    })?;
+fn expiry(der: &[u8]) -> Option<SystemTime> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
     let seconds = u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or(0);
-    Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl Certificates {
+        /// Certificates out of PEM texts, for the tests of other rooms: each pair a certificate and its key.
+        pub(crate) fn of_pem(
+            serving: (&str, &str),
+            client_roots: Option<&str>,
+            upstream_roots: Option<&str>,
+            pairs: &[(String, String)],
+        ) -> Certificates {
+            let pair = |(cert, key): (&str, &str)| {
+                let files = PairFiles::of("a test", PathBuf::new(), PathBuf::new());
+                Arc::new(Pair::from_pem(&files, cert.as_bytes(), key.as_bytes()).expect("a pair"))
+            };
+            let roots = |text: &str| {
+                Arc::new(
+                    Roots::from_pem(&Named { what: "a test", path: PathBuf::new() }, text.as_bytes()).expect("CAs"),
+                )
+            };
+            let pairs = pairs.iter().map(|(cert, key)| pair((cert, key)));
+            Certificates {
+                serving: pair(serving),
+                client_roots: client_roots.map(roots),
+                upstream_roots: upstream_roots.map(roots),
+                pairs: pairs.map(|pair| (pair.common_name.clone().unwrap_or_default(), pair)).collect(),
+                listed: Arc::default(),
+                by_file: BTreeMap::new(),
+            }
+        }
+    }
 }
