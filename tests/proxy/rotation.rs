@@ -123,7 +123,7 @@ fn every_file_is_taken_in_while_connections_and_a_watch_go_on() {
     let both = fs::read_to_string(proxy.pki.ca()).expect("a CA") + &fs::read_to_string(other.ca()).expect("a CA");
     let old = fs::read_to_string(proxy.pki.ca()).expect("a CA");
     reload(proxy, || fs::write(proxy.pki.ca(), &both).expect("write"));
-    let stranger = client::tls_of(&old, Some(&other.pair(NODE)));
+    let stranger = client::tls_of(&old, Some(&other.renewed(NODE)));
     let ask = |tls| Client::try_connect(proxy.port, tls).and_then(|mut c| c.try_get("/healthz")).map(|r| r.text());
     assert_eq!(ask(&stranger).expect("its CA is known now"), NODE);
     scene.upstream.belong_to(&other);
@@ -132,7 +132,7 @@ fn every_file_is_taken_in_while_connections_and_a_watch_go_on() {
         fs::copy(other.ca(), proxy.pki.ca()).expect("copied");
     });
     assert_eq!(ask(&stranger).expect("known"), NODE, "upstream by the new CA");
-    assert!(ask(&client::tls_of(&old, Some(&more))).is_err(), "a client of the CA that has gone");
+    assert!(ask(&client::tls_of(&old, Some(&more.texts()))).is_err(), "a client of the CA that has gone");
     assert_eq!(kept.get("/healthz").text(), NODE, "but who was let in stays");
 
     // The watch has seen nothing of all this.
@@ -308,21 +308,16 @@ fn no_request_fails_while_files_are_replaced_under_load() {
     let both = old_ca.clone() + &fs::read_to_string(other.ca()).expect("a CA");
     let (list, node, admin) = (proxy.folder.path().join("pairs.json"), proxy.pki.pair(NODE), proxy.pki.pair(ADMIN));
     let more = proxy.pki.pair("more");
-    // The clients' own certificates do not change with the proxy's.
-    let own = TempDir::new();
-    let tls_as = |pair: &Pair, name: &str| {
-        let copy = Pair { cert: own.path().join(format!("{name}.crt")), key: own.path().join(format!("{name}.key")) };
-        fs::copy(&pair.cert, &copy.cert).and_then(|_| fs::copy(&pair.key, &copy.key)).expect("copied");
-        client::tls_of(&old_ca, Some(&copy))
-    };
-    let identities = [(tls_as(&node, "node"), NODE), (tls_as(&admin, "admin"), ADMIN)];
+    // Half of the clients keep their first certificate, the others come with another one each time.
+    let own = |who: &str| client::tls_of(&old_ca, Some(&proxy.pki.renewed(who)));
+    let identities = [(own(NODE), NODE), (own(ADMIN), ADMIN)];
 
     let (done, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
     let failures: Mutex<BTreeMap<String, usize>> = Mutex::default();
     let slowest = Mutex::new(Duration::ZERO);
     std::thread::scope(|threads| {
         for thread in 0..4 {
-            let (done, asked, failures, slowest) = (&done, &asked, &failures, &slowest);
+            let (done, asked, failures, slowest, own) = (&done, &asked, &failures, &slowest, &own);
             let (tls, who) = identities[thread % 2].clone();
             threads.spawn(move || {
                 let begun = Instant::now();
@@ -338,7 +333,8 @@ fn no_request_fails_while_files_are_replaced_under_load() {
                     let start = Instant::now();
                     let reply = match kept.take().filter(|_| turn % 10 != 0) {
                         Some(client) => Ok(client),
-                        None => Client::try_connect(proxy.port, &tls),
+                        None if thread < 2 => Client::try_connect(proxy.port, &tls),
+                        None => Client::try_connect(proxy.port, &own(who)),
                     }
                     .and_then(|mut client| {
                         // A write that finds its connection broken is not sent again by anybody.

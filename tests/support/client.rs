@@ -55,11 +55,11 @@ impl Reply {
 
 /// The TLS side of clients: the proxy's CA, and a client certificate or none.
 pub fn tls(ca: &Path, pair: Option<&Pair>) -> Arc<ClientConfig> {
-    tls_of(&std::fs::read_to_string(ca).expect("a CA"), pair)
+    tls_of(&std::fs::read_to_string(ca).expect("a CA"), pair.map(Pair::texts).as_ref())
 }
 
-/// The same with the CAs as text.
-pub fn tls_of(ca: &str, pair: Option<&Pair>) -> Arc<ClientConfig> {
+/// The same with the CAs, and a certificate and its key, as PEM texts.
+pub fn tls_of(ca: &str, pair: Option<&(String, String)>) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     for ca in CertificateDer::pem_slice_iter(ca.as_bytes()) {
         roots.add(ca.expect("PEM")).expect("a CA");
@@ -70,9 +70,10 @@ pub fn tls_of(ca: &str, pair: Option<&Pair>) -> Arc<ClientConfig> {
         .with_root_certificates(roots);
     Arc::new(match pair {
         None => builder.with_no_client_auth(),
-        Some(pair) => {
-            let chain = CertificateDer::pem_file_iter(&pair.cert).expect("PEM").map(|c| c.expect("PEM")).collect();
-            builder.with_client_auth_cert(chain, PrivateKeyDer::from_pem_file(&pair.key).expect("PEM")).expect("a pair")
+        Some((cert, key)) => {
+            let chain = CertificateDer::pem_slice_iter(cert.as_bytes()).map(|c| c.expect("PEM")).collect();
+            let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("PEM");
+            builder.with_client_auth_cert(chain, key).expect("a pair")
         }
     })
 }

@@ -17,6 +17,14 @@ pub struct Pair {
     pub key: PathBuf,
 }
 
+impl Pair {
+    /// Both, as PEM.
+    pub fn texts(&self) -> (String, String) {
+        let read = |path| std::fs::read_to_string(path).expect("PEM");
+        (read(&self.cert), read(&self.key))
+    }
+}
+
 impl Pki {
     /// Makes the CA in `folder`.
     pub fn new(folder: &Path) -> Pki {
