@@ -44,7 +44,7 @@ impl Scene {
         println!("the control plane is ready after {:.1} s", begun.elapsed().as_secs_f32());
         let relay = Relay::start(control_plane.port());
         let program = [env!("CARGO_BIN_EXE_lite-apiserver").to_owned()];
-        let proxy = Proxy::start_with_kubeconfig(&program, pki, &control_plane.admin_through(relay.port()));
+        let proxy = Proxy::start_with_kubeconfig(&program, pki, &control_plane.admin_through(relay.port()), &[]);
         let for_clients = Scene::kubeconfig_of(&proxy);
         eventually("its path is printed", || proxy.log().contains(&for_clients.display().to_string()));
         let (node, direct) = (Kubectl::new(&kube, for_clients), Kubectl::new(&kube, control_plane.admin()));

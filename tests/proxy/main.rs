@@ -8,8 +8,11 @@ mod support;
 mod collections;
 mod identity;
 mod offline;
+mod privileges;
 mod process;
 mod protobuf;
+mod purge;
+mod rotation;
 mod streams;
 mod wire;
 

@@ -17,6 +17,14 @@ pub struct Pair {
     pub key: PathBuf,
 }
 
+impl Pair {
+    /// Both, as PEM.
+    pub fn texts(&self) -> (String, String) {
+        let read = |path| std::fs::read_to_string(path).expect("PEM");
+        (read(&self.cert), read(&self.key))
+    }
+}
+
 impl Pki {
     /// Makes the CA in `folder`.
     pub fn new(folder: &Path) -> Pki {
@@ -39,6 +47,16 @@ impl Pki {
     /// A certificate for 127.0.0.1 and localhost, and for a client of this CN.
     pub fn pair(&self, cn: &str) -> Pair {
         self.member(cn, None)
+    }
+
+    /// Another certificate and key for the same CN, as PEM: what comes after [`Pki::pair`].
+    pub fn renewed(&self, cn: &str) -> (String, String) {
+        let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()]).expect("names");
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, cn);
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.signed_by(&key, &Issuer::from_params(&self.params, &self.key)).expect("signed");
+        (certificate.pem(), key.serialize_pem())
     }
 
     /// The same for a client whose certificate also has an O, its group.
