@@ -1,6 +1,6 @@
 //! The leak matrix: who may read what while the link is up, and who can read it while it is down, in every disguise that
 //! somebody on the node could think of. Whatever was recorded for one identity, nobody reads offline what it could not
-//! have read online.
+//! have read online. Tokens are handed out again to whom they were handed out before, and none is made up.
 
 use crate::bed::Program;
 use crate::cable::{Cable, Relay};
@@ -87,10 +87,13 @@ fn nobody_reads_offline_what_it_could_not_read_online() {
         eventually("the cluster refuses it", || vault.straight(asker)[0].0 == 401);
         assert_eq!(vault.through(asker).map(|r| r.status()), [401; 4], "{}", asker.name);
     }
+    let minted = vault.mint(ADMIN, 3600);
     vault.relay.set(Cable::Refused);
     vault.through(&askers[0]);
     vault.proxy.await_link(false);
     let offline = each(&askers, |asker| vault.through(asker).map(|r| judged(&r)));
+
+    vault.mints_nothing_new(&minted);
 
     let mut wrong = Vec::new();
     println!("\n{:46} {:>27} {:>27} {:>27}", "who", "direct", "online", "offline");
@@ -246,6 +249,30 @@ impl Vault {
             EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, key.secret_der(), &random).expect("a key");
         let signature = pair.sign(&random, signed.as_bytes()).expect("signed");
         format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature.as_ref()))
+    }
+
+    /// A token for the holder, asked for through the proxy as the kubelet does; an empty one where there is none.
+    fn mint(&self, cn: &str, seconds: u32) -> String {
+        let spec = format!(r#"{{"expirationSeconds":{seconds},"audiences":null}}"#);
+        let body = format!(r#"{{"apiVersion":"authentication.k8s.io/v1","kind":"TokenRequest","spec":{spec}}}"#);
+        let path = "/api/v1/namespaces/vault/serviceaccounts/holder/token";
+        let reply = self.proxy.client(Some(cn)).write("POST", path, &[], &body);
+        match reply.status() {
+            201 => reply.json()["status"]["token"].as_str().expect("a token").to_owned(),
+            503 => String::new(),
+            other => panic!("{other}: {}", reply.text()),
+        }
+    }
+
+    /// In the dark who asked before is given what it was given before; nobody else is given anything. What was handed out
+    /// is good though it was never used: a pod may have been given it in the last moment.
+    fn mints_nothing_new(&self, minted: &str) {
+        assert_eq!(self.mint(ADMIN, 3600), minted);
+        assert_eq!(self.mint(ADMIN, 7200), "", "a token was made up");
+        assert_eq!(self.mint(NODE, 3600), "", "somebody else's token");
+        // The record is its subject's; that the subject has asked with another token before makes no difference.
+        let bearer = [format!("Authorization: Bearer {minted}")];
+        assert_eq!(judged(&self.ask(self.proxy.port, None, &bearer)[0]), (200, true));
     }
 
     fn ask(&self, port: u16, certificate: Option<&str>, headers: &[String]) -> [Reply; 4] {
