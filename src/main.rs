@@ -2,11 +2,14 @@
 
 use lite_apiserver::config::{self, Wanted};
 use log::LevelFilter;
+use rustix::fs::Mode;
 use simple_logger::SimpleLogger;
 use std::io::Write as _;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // Whatever is made is its owner's only, whoever forgets to say so.
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
     let config = match config::load(std::env::args_os().skip(1), &|name| std::env::var(name).ok()) {
         Ok(Wanted::Run(config)) => config,
         Ok(Wanted::Print(text)) => {

@@ -1,25 +1,29 @@
 //! The composition root: opens, binds, serves, drains, in this order. Nothing else in the crate knows more than its
 //! own room.
 
+mod privileges;
+mod rotation;
+mod signals;
+
 use crate::admin::{Admin, Exposition, Pages};
-use crate::config::{Config, StoreConfig};
-use crate::front::{Counters, Handler, Server, ServerOptions, Tls, VerificationClock};
-use crate::serve::{Healing, Service, ServiceOptions};
+use crate::config::{Config, StoreConfig, VerificationClock};
+use crate::front::{Bound, Counters, Handler, Server, ServerOptions, Tls};
+use crate::serve::{self, Clock, Healing, Service, ServiceOptions};
 use crate::store::{FileOptions, FileStore, MemoryStore, Store, StoreError};
 use crate::upstream::Upstream;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rotation::Rotation;
 use rustix::process::{Resource, getrlimit, setrlimit};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use std::io::{self, Read};
-use std::os::unix::net::UnixStream;
+use signals::{Signals, Woken};
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Why the daemon could not start or run. The exit code is one of sysexits.h.
 #[derive(Debug)]
 pub struct Failed {
-    /// Process exit code: 69 (unavailable), 70 (internal), 71 (system), 73 (cannot create), 74 (I/O).
+    /// Process exit code: 69 (unavailable), 70 (internal), 71 (system), 73 (cannot create), 74 (I/O),
+    /// 77 (not permitted).
     pub exit: u8,
     /// One line that names the thing and the cure.
     pub message: String,
@@ -42,16 +46,31 @@ const STALL: Duration = Duration::from_secs(60);
 pub fn run(config: &Config) -> Result<(), Failed> {
     let signals = Signals::catch().map_err(|e| failed(71, format!("signals cannot be caught: {e}")))?;
     allow_open_files(config.limits.max_connections);
+    let bound = bind(config)?;
+    // No thread has been started yet.
+    privileges::lower(config)?;
     let store = open_store(config)?;
-    let upstream = Upstream::new(&config.upstream).map_err(|e| failed(78, e.to_string()))?;
-    let upstream = Arc::new(upstream);
-    let service = Arc::new(Service::new(options(config), Arc::clone(&upstream), Arc::clone(&store)));
+    let clock = Arc::new(serve::clock(&*store));
+    let upstream = open_upstream(config, &clock)?;
+    let service = Arc::new(Service::new(options(config), Arc::clone(&upstream), Arc::clone(&store), clock));
     let healing = Healing::start(&service).map_err(|e| failed(71, format!("no thread can be started: {e}")))?;
-    let server = bind(config, &service)?;
-    let admin = start_admin(config, &service, server.counters())?;
+    let tls = tls(config, &service)?;
+    let rotation = Arc::new(Rotation::new(config, Arc::clone(&tls), Arc::clone(&upstream)));
+    let handler: Arc<dyn Handler> = Arc::<Service>::clone(&service);
+    let server = bound.clients.serve(tls, handler).map_err(|e| failed(71, e.to_string()))?;
+    let admin = start_admin(bound.admin, &service, &rotation, server.counters())?;
     announce(config, &server, admin.as_ref());
 
-    while signals.wait(HOUSEKEEPING) {
+    let mut next_look = Instant::now();
+    loop {
+        match signals.wait(HOUSEKEEPING) {
+            Woken::End => break,
+            Woken::Reload => {
+                log::info!("SIGHUP: certificates and keys are read again");
+                rotation.look(true);
+            }
+            Woken::Time => rotation.look_when_due(&mut next_look),
+        }
         service.keep_house();
     }
 
@@ -64,6 +83,28 @@ pub fn run(config: &Config) -> Result<(), Failed> {
     drop(admin);
     log::info!("stopped");
     Ok(())
+}
+
+/// What is bound, and not served yet.
+struct Listening {
+    clients: Bound,
+    admin: Option<TcpListener>,
+}
+
+fn bind(config: &Config) -> Result<Listening, Failed> {
+    let options = ServerOptions {
+        addresses: config.listen.clone(),
+        max_connections: config.limits.max_connections,
+        handshake_timeout: config.limits.handshake_timeout,
+        head_timeout: config.limits.head_timeout,
+        idle_timeout: config.limits.idle_timeout,
+        stall_timeout: STALL,
+    };
+    let clients = Server::bind(options).map_err(|e| failed(69, e.to_string()))?;
+    let bind = |address| {
+        TcpListener::bind(address).map_err(|e| failed(69, format!("--admin-address {address} cannot be bound: {e}")))
+    };
+    Ok(Listening { clients, admin: config.admin.map(bind).transpose()? })
 }
 
 /// Open files for one client connection: its socket and its copy, the upstream's socket, what wakes a watch.
@@ -100,9 +141,15 @@ fn open_store(config: &Config) -> Result<Arc<dyn Store>, Failed> {
     }
 }
 
+fn open_upstream(config: &Config, clock: &Arc<Clock>) -> Result<Arc<Upstream>, Failed> {
+    let judge = Arc::clone(clock);
+    let clock = VerificationClock::new(move || judge.now());
+    let upstream = Upstream::new(&config.upstream, &config.certificates, clock);
+    upstream.map(Arc::new).map_err(|e| failed(78, e.to_string()))
+}
+
 fn options(config: &Config) -> ServiceOptions {
     ServiceOptions {
-        pairs: config.upstream.pairs.iter().map(|p| p.common_name.clone()).collect(),
         timeout: config.limits.timeout,
         slow_timeout: config.limits.slow_timeout,
         offline_grace: config.limits.offline_grace,
@@ -111,35 +158,29 @@ fn options(config: &Config) -> ServiceOptions {
     }
 }
 
-fn bind(config: &Config, service: &Arc<Service>) -> Result<Server, Failed> {
-    let options = ServerOptions {
-        addresses: config.listen.clone(),
-        max_connections: config.limits.max_connections,
-        handshake_timeout: config.limits.handshake_timeout,
-        head_timeout: config.limits.head_timeout,
-        idle_timeout: config.limits.idle_timeout,
-        stall_timeout: STALL,
-    };
+fn tls(config: &Config, service: &Arc<Service>) -> Result<Arc<Tls>, Failed> {
     let judge = Arc::clone(service);
-    let clock: VerificationClock = Arc::new(move || judge.verification_time());
-    let tls = Tls::load(&config.serving, clock).map_err(|e| failed(78, e.to_string()))?;
-    let handler: Arc<dyn Handler> = Arc::<Service>::clone(service);
-    Server::bind(&options, Arc::new(tls), handler).map_err(|e| failed(69, e.to_string()))
+    let clock = VerificationClock::new(move || judge.verification_time());
+    Tls::new(&config.certificates, clock).map(Arc::new).map_err(|e| failed(78, e.to_string()))
 }
 
-fn start_admin(config: &Config, service: &Arc<Service>, front: Arc<Counters>) -> Result<Option<Admin>, Failed> {
-    let Some(address) = config.admin else { return Ok(None) };
-    let (shown, ready) = (Arc::clone(service), Arc::clone(service));
+fn start_admin(
+    listener: Option<TcpListener>,
+    service: &Arc<Service>,
+    rotation: &Arc<Rotation>,
+    front: Arc<Counters>,
+) -> Result<Option<Admin>, Failed> {
+    let Some(listener) = listener else { return Ok(None) };
+    let (shown, ready, rotation) = (Arc::clone(service), Arc::clone(service), Arc::clone(rotation));
     let metrics = move || {
         let mut page = Exposition::default();
         shown.expose(&mut page);
+        rotation.expose(&mut page);
         expose_front(&front, &mut page);
         page.finish()
     };
     let pages = Pages { metrics: Box::new(metrics), ready: Box::new(move || ready.readiness()) };
-    let admin = Admin::start(address, pages)
-        .map_err(|e| failed(69, format!("--admin-address {address} cannot be bound: {e}")))?;
-    Ok(Some(admin))
+    Admin::start(listener, pages).map(Some).map_err(|e| failed(71, format!("the admin endpoint cannot start: {e}")))
 }
 
 fn expose_front(front: &Counters, page: &mut Exposition) {
@@ -185,39 +226,5 @@ fn announce(config: &Config, server: &Server, admin: Option<&Admin>) {
     }
     if let Some(path) = &config.client_kubeconfig {
         log::info!("clients may use --kubeconfig {}", path.display());
-    }
-}
-
-/// SIGTERM and SIGINT end the daemon; SIGHUP is caught so that it does not.
-struct Signals {
-    end: UnixStream,
-    hup: UnixStream,
-}
-
-impl Signals {
-    fn catch() -> io::Result<Signals> {
-        let (end, end_writer) = UnixStream::pair()?;
-        let (hup, hup_writer) = UnixStream::pair()?;
-        hup.set_nonblocking(true)?;
-        signal_hook::low_level::pipe::register(SIGTERM, end_writer.try_clone()?)?;
-        signal_hook::low_level::pipe::register(SIGINT, end_writer)?;
-        signal_hook::low_level::pipe::register(SIGHUP, hup_writer)?;
-        Ok(Signals { end, hup })
-    }
-
-    /// Waits for `at_most`; false when the daemon is to end.
-    fn wait(&self, at_most: Duration) -> bool {
-        let mut fds = [PollFd::new(&self.end, PollFlags::IN), PollFd::new(&self.hup, PollFlags::IN)];
-        let timeout = Timespec { tv_sec: at_most.as_secs().cast_signed(), tv_nsec: at_most.subsec_nanos().into() };
-        if let Err(e) = poll(&mut fds, Some(&timeout))
-            && e != rustix::io::Errno::INTR
-        {
-            log::error!("waiting for signals failed: {e}");
-            std::thread::sleep(at_most);
-        }
-        if !fds[1].revents().is_empty() && (&self.hup).read(&mut [0; 64]).is_ok() {
-            log::info!("SIGHUP: nothing to read anew yet; restart to change certificates");
-        }
-        fds[0].revents().is_empty()
     }
 }

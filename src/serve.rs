@@ -9,6 +9,7 @@
 //! the daemon (the ledger of tokens, the counters, which watches are live, which wait for a list, lists in pages) and no
 //! rule of its own: what is done is decided in `decide`, how objects are read in `record`, how they last in `store`.
 
+mod clock;
 mod counters;
 mod fields;
 mod find;
@@ -22,24 +23,27 @@ mod live;
 mod moment;
 mod pages;
 mod recall;
+mod refusal;
 mod relay;
 mod service;
 mod tell;
 #[cfg(test)]
 mod tests;
 
+pub use clock::Clock;
 pub use heal::Healing;
-pub use service::{Service, ServiceOptions};
+pub use service::{Service, ServiceOptions, clock};
 
 use crate::decide::{self, Keep, Next, Outcome, Patience, Plan, Refusal, Situation};
 use crate::front::{Exchange, Handler};
 use crate::identity::Caller;
 use crate::request::ApiRequest;
 use crate::store::ViewKey;
-use crate::upstream::FetchError;
+use crate::upstream::{FetchError, Known};
 use fields::Fields;
 use find::Finding;
 use std::io;
+use std::sync::Arc;
 
 /// One request, identified and understood.
 struct Asked {
@@ -57,6 +61,16 @@ struct Asked {
     held: Vec<(String, Option<u64>)>,
     /// Of a watch: its header fields, with which the view is listed anew should it be necessary.
     headers: Fields,
+}
+
+/// How a request goes up.
+struct Errand {
+    /// What of the answer is to be recorded.
+    keep: Keep,
+    /// How long its first byte is waited for.
+    patience: Patience,
+    /// By which the caller was identified. Not kept for longer than the request is on its way: it holds connections.
+    known: Arc<Known>,
 }
 
 impl Asked {
@@ -77,7 +91,8 @@ impl Asked {
 
 impl Handler for Service {
     fn handle(&self, mut exchange: Exchange<'_>) -> io::Result<()> {
-        let caller = self.identify(&exchange);
+        let known = self.upstream.known();
+        let caller = Service::identify(&exchange, &known);
         let asked = match self.understand(&mut exchange, caller) {
             Ok(asked) => asked,
             Err(told) => return tell::send(exchange, None, &[], &told),
@@ -89,7 +104,9 @@ impl Handler for Service {
         let finding = self.look(&asked);
         let now = self.situation(&asked, &finding);
         match decide::before(&asked.request, now) {
-            Plan::Forward { keep, patience } => self.forward(exchange, &asked, &finding, now, keep, patience),
+            Plan::Forward { keep, patience } => {
+                self.forward(exchange, &asked, &finding, now, Errand { keep, patience, known })
+            }
             Plan::Recall => self.recall(exchange, &asked, &finding),
             Plan::Hold => self.hold(exchange, &asked, &finding),
             Plan::Tunnel => self.tunnel(exchange, &asked),
@@ -106,12 +123,15 @@ impl Service {
         asked: &Asked,
         finding: &Finding,
         now: Situation,
-        keep: Keep,
-        patience: Patience,
+        errand: Errand,
     ) -> io::Result<()> {
         let ends = exchange.ends();
-        let (answer, outcome, detail) = match self.fetch(&mut exchange, asked, finding, keep, patience, &ends) {
+        let fetched = self.fetch(&mut exchange, asked, finding, &errand, &ends);
+        let Errand { keep, known, .. } = errand;
+        drop(known);
+        let (answer, outcome, detail) = match fetched {
             Ok(answer) => {
+                self.clock.heard(|| fields::get(&answer.headers, "date").and_then(moment::http_date));
                 let (answer, etcd_failed) = relay::look_for_etcd_failure(answer);
                 let outcome = Outcome::Answered { status: answer.status, etcd_failed };
                 (Some(answer), outcome, String::new())

@@ -8,7 +8,7 @@ mod exposition;
 pub use exposition::Exposition;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use tiny_http::{Header, Method, Response, Server};
@@ -28,12 +28,12 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Binds and starts answering on a thread of its own.
+    /// Starts answering whoever connects to `listener`, on a thread of its own.
     ///
     /// # Errors
-    /// The address cannot be bound.
-    pub fn start(address: SocketAddr, pages: Pages) -> io::Result<Admin> {
-        let server = Arc::new(Server::http(address).map_err(io::Error::other)?);
+    /// The system has no thread left.
+    pub fn start(listener: TcpListener, pages: Pages) -> io::Result<Admin> {
+        let server = Arc::new(Server::from_listener(listener, None).map_err(io::Error::other)?);
         let own = Arc::clone(&server);
         let thread = std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
             for request in own.incoming_requests() {
@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn it_shows_its_pages_and_stops() {
         let pages = Pages { metrics: Box::new(|| "m 1\n".to_owned()), ready: Box::new(|| Err("not yet\n".to_owned())) };
-        let admin = Admin::start("127.0.0.1:0".parse().expect("address"), pages).expect("start");
+        let admin = Admin::start(TcpListener::bind("127.0.0.1:0").expect("a port"), pages).expect("start");
         let address = admin.address().expect("an IP address");
         assert!(get(address, "/healthz").starts_with("HTTP/1.1 200 "));
         assert!(get(address, "/metrics").ends_with("m 1\n"));

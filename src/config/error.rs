@@ -13,6 +13,8 @@ pub enum Exit {
     Data,
     /// 66: a file is not there.
     NoInput,
+    /// 67: a user or group is not known.
+    NoUser,
     /// 73: a file cannot be made.
     CannotCreate,
     /// 77: a file may not be read.
@@ -28,6 +30,7 @@ impl Exit {
             Exit::Usage => 64,
             Exit::Data => 65,
             Exit::NoInput => 66,
+            Exit::NoUser => 67,
             Exit::CannotCreate => 73,
             Exit::NoPermission => 77,
             Exit::Config => 78,

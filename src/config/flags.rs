@@ -172,6 +172,14 @@ pub(super) const FLAGS: &[Flag] = &[
         Group::Running,
         "where /healthz, /readyz and /metrics are, in plain HTTP; empty: nowhere",
     ),
+    flag(
+        "user",
+        "NAME",
+        "",
+        Group::Running,
+        "go on as this user (name or number) once the addresses are bound, with its group only; what is read again later, such as certificates and keys, must be readable to it",
+    ),
+    flag("group", "NAME", "", Group::Running, "go on as this group (default: that of --user)"),
     flag("profiling", "", "false", Group::Running, "profiles on /debug/pprof: not yet"),
     flag("shutdown-grace", "SPAN", "5s", Group::Running, "how long SIGTERM lets what is in flight go on"),
     flag(
@@ -320,9 +328,9 @@ pub(super) fn help() -> String {
     text.push_str(
         "\n  -v, -vv            log more\n  -h, --help         this text\n  -V, --version      the version\n\n\
          Exit codes (sysexits.h): 0 ended by SIGTERM or SIGINT; 64 wrong command line; 65 a file's contents are wrong;\n\
-         66 a file is not there; 69 an address or the record's folder is in use; 70 internal error; 71 the system refuses;\n\
-         73 something cannot be made; 74 the record could not be made durable; 77 not permitted; 78 the parts do not fit\n\
-         together.\n",
+         66 a file is not there; 67 no such user or group; 69 an address or the record's folder is in use; 70 internal\n\
+         error; 71 the system refuses; 73 something cannot be made; 74 the record could not be made durable; 77 not\n\
+         permitted; 78 the parts do not fit together.\n",
     );
     text
 }

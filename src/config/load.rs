@@ -1,9 +1,10 @@
 //! From the flags as they were given to one [`Config`]: files read, defaults filled in, contradictions refused.
 
-use super::error::{ConfigError, Exit};
+use super::certificates::{Named, PairFiles};
+use super::error::ConfigError;
 use super::flags::{self, Asked, Given};
-use super::kubeconfig::{self, Kubeconfig, Source, Token};
-use super::{Config, KeyPairFiles, Limits, Serving, StoreConfig, UpstreamConfig, files, pki, units};
+use super::watch::CertificateFiles;
+use super::{Config, Limits, StoreConfig, UpstreamConfig, accounts, by_kubeconfig, units};
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -34,29 +35,32 @@ pub fn load(
     refuse_what_comes_later(&given)?;
     let listen = listen(&given)?;
     let start = match given.get("kubeconfig") {
-        Some(path) => from_kubeconfig(&given, Path::new(path), &listen, environment)?,
+        Some(path) => by_kubeconfig::start(&given, Path::new(path), &listen, environment)?,
         None => from_flags(&given)?,
     };
     let config = Config {
         listen,
         admin: admin(&given)?,
-        serving: start.serving,
+        certificates: start.files.read()?,
+        certificate_files: start.files,
         upstream: start.upstream,
         store: store(&given, start.data.as_deref())?,
         limits: limits(&given)?,
         log_level: log_level(&given, environment)?,
+        run_as: accounts::run_as(&given)?,
+        data_dir: start.data,
         client_kubeconfig: start.client_kubeconfig,
     };
     Ok(Wanted::Run(Box::new(config)))
 }
 
 /// What the two ways to start have to find out.
-struct Start {
-    serving: Serving,
-    upstream: UpstreamConfig,
+pub(super) struct Start {
+    pub(super) files: CertificateFiles,
+    pub(super) upstream: UpstreamConfig,
     /// The data directory, where there is one.
-    data: Option<PathBuf>,
-    client_kubeconfig: Option<PathBuf>,
+    pub(super) data: Option<PathBuf>,
+    pub(super) client_kubeconfig: Option<PathBuf>,
 }
 
 /// Flags whose feature is not built yet are refused: ignored, they would promise what does not happen.
@@ -179,7 +183,11 @@ fn log_level(given: &Given, environment: &dyn Fn(&str) -> Option<String>) -> Res
 }
 
 /// Splits `HOST`, `HOST:PORT`, `[V6]:PORT` or `https://HOST[:PORT][/PATH]` into host, port and base path.
-fn upstream_address(what: &str, text: &str, default_port: u16) -> Result<(String, u16, String), ConfigError> {
+pub(super) fn upstream_address(
+    what: &str,
+    text: &str,
+    default_port: u16,
+) -> Result<(String, u16, String), ConfigError> {
     let wrong = |why: &str| ConfigError::usage(format!("{what}: {text:?} {why}; write a host, or https://host:port"));
     let rest = match text.split_once("://") {
         Some(("https", rest)) => rest,
@@ -209,7 +217,7 @@ fn upstream_address(what: &str, text: &str, default_port: u16) -> Result<(String
 }
 
 /// The upstream as `--kube-apiserver-url` and `--kube-apiserver-port` name it.
-fn upstream_by_flags(given: &Given) -> Result<Option<(String, u16, String)>, ConfigError> {
+pub(super) fn upstream_by_flags(given: &Given) -> Result<Option<(String, u16, String)>, ConfigError> {
     let urls: Vec<&str> = given
         .given("kube-apiserver-url")
         .unwrap_or_default()
@@ -234,142 +242,27 @@ fn from_flags(given: &Given) -> Result<Start, ConfigError> {
     let (host, port, base_path) = upstream_by_flags(given)?.ok_or_else(|| {
         ConfigError::usage("--kube-apiserver-url is missing; give it, or start with --kubeconfig FILE alone")
     })?;
-    let serving = Serving {
-        client_ca_file: Some(needed("ca-file")?),
-        cert_file: needed("tls-cert-file")?,
-        key_file: needed("tls-private-key-file")?,
-    };
-    if let Some(ca) = &serving.client_ca_file {
-        files::certificates("--ca-file", ca)?;
-    }
-    files::pair("--tls-cert-file", &serving.cert_file, "--tls-private-key-file", &serving.key_file)?;
+    let client_roots = Named { what: "--ca-file", path: needed("ca-file")? };
     let insecure = given.switch("insecure")?;
-    let ca_file = given.get("apiserver-ca-file").map(PathBuf::from).or_else(|| serving.client_ca_file.clone());
-    if let (Some(ca), false) = (&ca_file, insecure) {
-        files::certificates("--apiserver-ca-file", ca)?;
-    }
-    let pairs = given.get("tls-config-file").map_or(Ok(Vec::new()), |path| files::pairs(Path::new(path)))?;
-    let upstream = UpstreamConfig { host, port, base_path, tls_server_name: None, ca_file, insecure, pairs };
-    Ok(Start { serving, upstream, data: None, client_kubeconfig: None })
-}
-
-/// Where `--kubeconfig` keeps what it makes.
-fn data_dir(given: &Given, environment: &dyn Fn(&str) -> Option<String>) -> Result<PathBuf, ConfigError> {
-    if let Some(path) = given.get("data-dir").map(str::to_owned).or_else(|| environment("STATE_DIRECTORY")) {
-        // It is written into a kubeconfig that is read elsewhere.
-        return std::path::absolute(&path).map_err(|e| ConfigError::unmakable("--data-dir", Path::new(&path), &e));
-    }
-    if rustix::process::geteuid().is_root() {
-        return Ok(PathBuf::from("/var/lib/lite-apiserver"));
-    }
-    let state = environment("XDG_STATE_HOME").map(PathBuf::from).filter(|p| p.is_absolute());
-    let state = state.or_else(|| environment("HOME").map(|home| PathBuf::from(home).join(".local/state")));
-    state.map(|s| s.join("lite-apiserver")).ok_or_else(|| {
-        ConfigError::usage("--data-dir is needed: neither $XDG_STATE_HOME nor $HOME says where to keep data")
-    })
-}
-
-fn from_kubeconfig(
-    given: &Given,
-    path: &Path,
-    listen: &[SocketAddr],
-    environment: &dyn Fn(&str) -> Option<String>,
-) -> Result<Start, ConfigError> {
-    const WHAT: &str = "--kubeconfig";
-    let read = kubeconfig::read(path, given.get("context"))?;
-    let data = data_dir(given, environment)?;
-    files::make_folder("--data-dir", &data)?;
-    let keep = |source: &Source, name: &str| match source {
-        Source::File(path) => Ok(path.clone()),
-        Source::Inline(bytes) => {
-            let path = data.join(name);
-            files::write("--data-dir", &path, bytes)?;
-            Ok(path)
-        }
+    let upstream_roots = match given.get("apiserver-ca-file") {
+        Some(path) => Named { what: "--apiserver-ca-file", path: path.into() },
+        None => client_roots.clone(),
     };
-    let insecure = read.insecure || given.switch("insecure")?;
-    let ca_file = match (given.get("apiserver-ca-file"), &read.certificate_authority) {
-        (Some(path), _) => Some(PathBuf::from(path)),
-        (None, Some(source)) => Some(keep(source, "upstream-ca.crt")?),
-        (None, None) if insecure => None,
-        (None, None) => {
-            let why = format!(
-                "{WHAT} {}: its cluster has no certificate-authority, and the system's own are not used; name a CA with --apiserver-ca-file",
-                path.display()
-            );
-            return Err(ConfigError::new(Exit::Config, why));
-        }
+    let files = CertificateFiles {
+        serving: PairFiles {
+            cert_what: "--tls-cert-file",
+            cert: needed("tls-cert-file")?,
+            key_what: "--tls-private-key-file",
+            key: needed("tls-private-key-file")?,
+        },
+        client_roots: Some(client_roots),
+        upstream_roots: Some(upstream_roots).filter(|_| !insecure),
+        list: given.get("tls-config-file").map(PathBuf::from),
+        own: None,
+        origin: None,
     };
-    if let Some(ca) = &ca_file {
-        files::certificates(WHAT, ca)?;
-    }
-    let (host, port, base_path) = match upstream_by_flags(given)? {
-        Some(named) => named,
-        None => upstream_address(&format!("{WHAT} {}: server", path.display()), &read.server, 443)
-            .map_err(|e| ConfigError { exit: Exit::Data, ..e })?,
-    };
-    let mut pairs = given.get("tls-config-file").map_or(Ok(Vec::new()), |path| files::pairs(Path::new(path)))?;
-    if let Some((cert, key)) = &read.pair {
-        let (cert, key) = (keep(cert, "user.crt")?, keep(key, "user.key")?);
-        let common_name = files::pair(WHAT, &cert, WHAT, &key)?.ok_or_else(|| {
-            ConfigError::new(Exit::Data, format!("{WHAT} {}: the client certificate has no single CN", path.display()))
-        })?;
-        pairs.retain(|p| p.common_name != common_name);
-        pairs.push(KeyPairFiles { common_name, cert, key });
-    }
-    let made = pki::serving(&data.join("pki"), &listen.iter().map(SocketAddr::ip).collect::<Vec<_>>())?;
-    // Client certificates come from the cluster's own CA, unless told otherwise.
-    let client_ca_file = given.get("ca-file").map(PathBuf::from).or_else(|| ca_file.clone());
-    if let Some(ca) = &client_ca_file {
-        files::certificates("--ca-file", ca)?;
-    }
-    let serving = Serving {
-        cert_file: given.get("tls-cert-file").map_or(made.cert, PathBuf::from),
-        key_file: given.get("tls-private-key-file").map_or(made.key, PathBuf::from),
-        client_ca_file,
-    };
-    files::pair("--tls-cert-file", &serving.cert_file, "--tls-private-key-file", &serving.key_file)?;
-    let client = client_kubeconfig(&read, listen, &made.ca, read.pair.is_some().then(|| pairs.last()).flatten());
-    let client_path = data.join("client.kubeconfig");
-    files::write("--data-dir", &client_path, client.as_bytes())?;
-    let upstream =
-        UpstreamConfig { host, port, base_path, tls_server_name: read.tls_server_name, ca_file, insecure, pairs };
-    Ok(Start { serving, upstream, data: Some(data), client_kubeconfig: Some(client_path) })
-}
-
-/// A kubeconfig that points here and carries the same user's credentials. It is JSON, which is YAML too.
-fn client_kubeconfig(read: &Kubeconfig, listen: &[SocketAddr], ca: &Path, pair: Option<&KeyPairFiles>) -> String {
-    let server = listen.first().map(|a| {
-        let reachable = match a.ip() {
-            ip if !ip.is_unspecified() => ip,
-            IpAddr::V4(_) => IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
-            IpAddr::V6(_) => IpAddr::V6(std::net::Ipv6Addr::LOCALHOST),
-        };
-        format!("https://{}", SocketAddr::new(reachable, a.port()))
-    });
-    let mut user = serde_json::Map::new();
-    if let Some(pair) = pair {
-        user.insert("client-certificate".into(), pair.cert.to_string_lossy().into());
-        user.insert("client-key".into(), pair.key.to_string_lossy().into());
-    }
-    match &read.token {
-        Some(Token::Value(token)) => user.insert("token".into(), token.as_str().into()),
-        Some(Token::File(path)) => user.insert("tokenFile".into(), path.to_string_lossy().into()),
-        None => None,
-    };
-    let mut context = serde_json::json!({"cluster": "lite-apiserver", "user": "same"});
-    if let Some(namespace) = &read.namespace {
-        context["namespace"] = namespace.as_str().into();
-    }
-    let config = serde_json::json!({
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": "lite-apiserver", "cluster": {"server": server, "certificate-authority": ca.to_string_lossy()}}],
-        "users": [{"name": "same", "user": user}],
-        "contexts": [{"name": "lite-apiserver", "context": context}],
-        "current-context": "lite-apiserver",
-    });
-    format!("{config:#}\n")
+    let upstream = UpstreamConfig { host, port, base_path, tls_server_name: None, insecure };
+    Ok(Start { files, upstream, data: None, client_kubeconfig: None })
 }
 
 #[cfg(test)]

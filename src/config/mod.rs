@@ -1,5 +1,8 @@
 //! Flags and files become one immutable [`Config`] of real types; bad input dies here, before anything is bound.
 
+mod accounts;
+mod by_kubeconfig;
+mod certificates;
 mod error;
 mod files;
 mod flags;
@@ -7,9 +10,12 @@ mod kubeconfig;
 mod load;
 mod pki;
 mod units;
+mod watch;
 
+pub use certificates::{Certificates, Pair, Roots, VerificationClock};
 pub use error::{ConfigError, Exit};
 pub use load::{Wanted, load};
+pub use watch::{CertificateFiles, Tally, Watch};
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -27,8 +33,10 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// The admin endpoint (`--admin-address`); `None` when it was given empty.
     pub admin: Option<SocketAddr>,
-    /// What the front shows and asks for.
-    pub serving: Serving,
+    /// What clients are shown and must show, and what the upstream is.
+    pub certificates: Certificates,
+    /// Where they were read, to be read again.
+    pub certificate_files: CertificateFiles,
     /// The cloud kube-apiserver.
     pub upstream: UpstreamConfig,
     /// Where the record lives.
@@ -37,22 +45,24 @@ pub struct Config {
     pub limits: Limits,
     /// The log's level.
     pub log_level: log::LevelFilter,
+    /// Whom to go on as once everything is bound (`--user`, `--group`); `None`: whoever started the process.
+    pub run_as: Option<RunAs>,
+    /// Where `--kubeconfig` keeps what it makes.
+    pub data_dir: Option<PathBuf>,
     /// The kubeconfig written for clients (`--kubeconfig` mode), to be named at start.
     pub client_kubeconfig: Option<PathBuf>,
 }
 
-/// Paths of the serving certificate and of the CA that client certificates must chain to.
-#[derive(Debug, Clone)]
-pub struct Serving {
-    /// PEM file: the serving certificate chain.
-    pub cert_file: PathBuf,
-    /// PEM file: its private key.
-    pub key_file: PathBuf,
-    /// PEM file: CAs of client certificates. `None`: no client certificate is asked for.
-    pub client_ca_file: Option<PathBuf>,
+/// A user and a group, by their numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RunAs {
+    /// `None`: the user stays.
+    pub uid: Option<u32>,
+    /// The only group.
+    pub gid: u32,
 }
 
-/// The upstream and the certificates that may be used towards it.
+/// The upstream.
 #[derive(Debug, Clone)]
 pub struct UpstreamConfig {
     /// Host name or IP address, without brackets.
@@ -63,23 +73,8 @@ pub struct UpstreamConfig {
     pub base_path: String,
     /// The name the upstream's certificate must carry when it is not `host` (kubeconfig `tls-server-name`).
     pub tls_server_name: Option<String>,
-    /// PEM file: CAs of the upstream's certificate. `None` with `insecure`.
-    pub ca_file: Option<PathBuf>,
     /// `--insecure`: the upstream's certificate is not verified.
     pub insecure: bool,
-    /// Key pairs by the CN of their certificate (`--tls-config-file`, or the kubeconfig's own).
-    pub pairs: Vec<KeyPairFiles>,
-}
-
-/// One certificate and its key, PEM, as files.
-#[derive(Debug, Clone)]
-pub struct KeyPairFiles {
-    /// The subject CN of the certificate in `cert`.
-    pub common_name: String,
-    /// PEM file: the certificate chain.
-    pub cert: PathBuf,
-    /// PEM file: the key.
-    pub key: PathBuf,
 }
 
 /// Which engine keeps the record, and where.

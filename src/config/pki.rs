@@ -52,7 +52,6 @@ pub(super) fn serving(folder: &Path, addresses: &[IpAddr]) -> Result<ServingFile
         // Last: where it is missing, certificate and key are made anew together.
         files::write(WHAT, &names_file, wanted.as_bytes())?;
     }
-    files::pair(WHAT, &made.cert, WHAT, &made.key)?;
     Ok(made)
 }
 

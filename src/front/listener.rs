@@ -70,12 +70,18 @@ pub struct Server {
     acceptor: Option<JoinHandle<usize>>,
 }
 
-impl Server {
-    /// Binds all addresses and begins to serve, on threads of its own. Error: one of the addresses cannot be bound (its
-    /// text names it), or the process is out of descriptors or threads.
-    pub fn bind(options: &ServerOptions, tls: Arc<Tls>, handler: Arc<dyn Handler>) -> io::Result<Self> {
-        let listeners = options.addresses.iter().copied().map(listen).collect::<io::Result<Vec<_>>>()?;
-        let addresses = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<Vec<_>>>()?;
+/// Addresses that are bound: clients can connect, and wait to be served.
+#[derive(Debug)]
+pub struct Bound {
+    options: ServerOptions,
+    listeners: Vec<TcpListener>,
+    addresses: Vec<SocketAddr>,
+}
+
+impl Bound {
+    /// Begins to serve, on threads of its own. Error: the process is out of descriptors or threads.
+    pub fn serve(self, tls: Arc<Tls>, handler: Arc<dyn Handler>) -> io::Result<Server> {
+        let Bound { options, listeners, addresses } = self;
         let counters = Arc::new(Counters::default());
         let stop = Arc::new(Stop::new()?);
         let spans = Spans {
@@ -101,7 +107,16 @@ impl Server {
         };
         counters.threads.fetch_add(1, Relaxed);
         let acceptor = thread::Builder::new().name("accept".to_owned()).stack_size(STACK).spawn(|| acceptor.run())?;
-        Ok(Self { addresses, counters, stop, acceptor: Some(acceptor) })
+        Ok(Server { addresses, counters, stop, acceptor: Some(acceptor) })
+    }
+}
+
+impl Server {
+    /// Binds all addresses. Error: one of them cannot be bound (its text names it).
+    pub fn bind(options: ServerOptions) -> io::Result<Bound> {
+        let listeners = options.addresses.iter().copied().map(listen).collect::<io::Result<Vec<_>>>()?;
+        let addresses = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<Vec<_>>>()?;
+        Ok(Bound { options, listeners, addresses })
     }
 
     /// The addresses that are bound, in the order of [`ServerOptions::addresses`].

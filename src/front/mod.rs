@@ -39,8 +39,8 @@ use std::net::SocketAddr;
 
 pub use counters::Counters;
 pub use exchange::{BodyWriter, Ends, Exchange, Lasting};
-pub use listener::{Server, ServerOptions};
-pub use tls::{Tls, TlsError, VerificationClock};
+pub use listener::{Bound, Server, ServerOptions};
+pub use tls::{Tls, TlsError};
 
 /// What the front calls for every well-formed request, on the connection's own thread.
 pub trait Handler: Send + Sync + 'static {

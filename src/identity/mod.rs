@@ -68,9 +68,10 @@ impl Caller {
         Some(if self.impersonated.is_empty() { base } else { format!("{base} as {}", self.impersonated) })
     }
 
-    /// Whether the upstream takes this caller for somebody (once its token is accepted).
-    pub fn is_authenticated(&self) -> bool {
-        self.identity != Identity::Anonymous
+    /// Whether this caller takes part in [`SHARED_SCOPE`]: the upstream takes it for somebody (once its token is
+    /// accepted), and as itself. Who impersonates may be refused for that alone, discovery included.
+    pub fn shares_discovery(&self) -> bool {
+        self.identity != Identity::Anonymous && self.impersonated.is_empty()
     }
 }
 

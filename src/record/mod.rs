@@ -95,6 +95,8 @@ pub enum Malformed {
     Trailing,
     /// An object, or what surrounds the objects of a list, is longer than may be recorded.
     TooLarge,
+    /// It can be read in two ways: what must be known of it is said twice.
+    Ambiguous,
     /// An object without `metadata.name`.
     NoName,
     /// A list is expected, and this is none.
@@ -111,6 +113,7 @@ impl fmt::Display for Malformed {
             Malformed::Truncated => "it ends early",
             Malformed::Trailing => "something follows its end",
             Malformed::TooLarge => "an object is larger than --max-object-size",
+            Malformed::Ambiguous => "it can be read in two ways",
             Malformed::NoName => "an object has no metadata.name",
             Malformed::NotAList => "it is no list",
             Malformed::UnknownEvent => "an event has a type that is not known",

@@ -10,12 +10,16 @@ use std::time::SystemTime;
 /// The representation under which the absence of an object is recorded: a 404 is the same in all of them.
 pub(super) const ABSENT: &str = "absent";
 
+/// The representation under which it is recorded that the upstream refuses an object or a document that could be had out of
+/// something else in the record: the upstream's newest word on it, whatever else is held, until it says otherwise.
+pub(super) const FORBIDDEN: &str = "forbidden";
+
 /// A recorded answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Found {
     /// A document.
     Document(ViewKey),
-    /// A 404 that the upstream gave.
+    /// A 404 that the upstream gave, or its refusal.
     Absent(ViewKey),
     /// A collection.
     Collection {
@@ -74,6 +78,10 @@ pub(super) fn find(store: &dyn Store, request: &ApiRequest, scope: &str, extra: 
     let query = extra.map_or_else(|| request.query.selecting(), str::to_owned);
     let own = |views: Vec<ViewInfo>| views.into_iter().filter(|v| v.key.query == query).collect::<Vec<_>>();
     let mut views = own(store.views(scope, &path));
+    if let Some(refusal) = views.iter().find(|v| v.key.representation == FORBIDDEN) {
+        let found = Some(Found::Absent(refusal.key.clone()));
+        return Finding { found, recorded_at: Some(refusal.recorded_at), representations: Vec::new() };
+    }
     if views.is_empty() && shared && request.class == Class::Discovery {
         views = own(store.views(SHARED_SCOPE, &path));
     }
@@ -82,7 +90,7 @@ pub(super) fn find(store: &dyn Store, request: &ApiRequest, scope: &str, extra: 
         candidates.extend(members(store, request, scope));
     }
     if matches!(request.class, Class::List | Class::Watch) {
-        candidates.extend(wider(store, request, scope));
+        candidates.extend(wider(store, request, scope, true));
     }
     if request.class == Class::Watch
         && let Some(from) = request.query.resource_version().and_then(|v| v.parse().ok())
@@ -90,6 +98,32 @@ pub(super) fn find(store: &dyn Store, request: &ApiRequest, scope: &str, extra: 
         candidates.iter_mut().for_each(|candidate| candidate.goes_on = candidate.goes_on_from(store, from));
     }
     choose(request, candidates)
+}
+
+/// What goes when the upstream refuses a read: every view of `scope` that [`find`] would answer it with, but for those that
+/// other requests may be permitted to read. Who may list a whole may list a part of it, so a list that is refused takes
+/// with it those that it would be cut out of. To get one object is another permission: lists that hold it stay.
+pub(super) fn refused(store: &dyn Store, request: &ApiRequest, scope: &str) -> Vec<ViewKey> {
+    let (path, query) = (request.target.view_path(), request.query.selecting());
+    let mut keys: Vec<ViewKey> =
+        store.views(scope, &path).into_iter().map(|v| v.key).filter(|key| key.query == query).collect();
+    if matches!(request.class, Class::List | Class::Watch) {
+        keys.extend(wider(store, request, scope, false).into_iter().filter_map(|c| match c.found {
+            Found::Collection { key, .. } => Some(key),
+            _ => None,
+        }));
+    }
+    keys
+}
+
+/// Whether something in the record would still answer a request for one object or document that the upstream refuses;
+/// `shared` as for [`find`].
+pub(super) fn is_held_elsewhere(store: &dyn Store, request: &ApiRequest, scope: &str, shared: bool) -> bool {
+    match request.class {
+        Class::Object => !members(store, request, scope).is_empty(),
+        Class::Discovery => shared && !store.views(SHARED_SCOPE, &request.target.view_path()).is_empty(),
+        _ => false,
+    }
 }
 
 /// One way to answer.
@@ -138,13 +172,13 @@ impl Candidate {
     }
 }
 
-/// The complete collections out of which a list could be cut.
-fn wider(store: &dyn Store, request: &ApiRequest, scope: &str) -> Vec<Candidate> {
+/// The collections out of which a list could be cut; only complete ones where `whole`.
+fn wider(store: &dyn Store, request: &ApiRequest, scope: &str, whole: bool) -> Vec<Candidate> {
     let Some(resource) = request.target.resource() else { return Vec::new() };
     let own = request.target.view_path();
     let mut found = Vec::new();
     for view in resource.covering_paths().iter().flat_map(|p| store.views(scope, p)) {
-        if view.kind != Kind::Collection || !view.complete {
+        if view.kind != Kind::Collection || (whole && !view.complete) {
             continue;
         }
         let namespace = resource.namespace.as_deref().filter(|_| view.key.path != own);

@@ -74,7 +74,8 @@ impl Service {
             client: None,
             stop: None,
         };
-        let answer = match self.upstream.fetch(&relay::credentials(&asked.caller.identity), outgoing) {
+        let credentials = relay::credentials(&asked.caller.identity);
+        let answer = match self.upstream.fetch(&self.upstream.known(), &credentials, outgoing) {
             Ok(answer) => answer,
             Err(e) => return Err(outcome_of(e).1),
         };

@@ -3,7 +3,7 @@
 //! A [`Recorder`] never disturbs what it watches: it has no error to return. What it cannot make sense of, or cannot
 //! write, it stops recording, says so, counts, and lets the bytes pass.
 
-use super::find::ABSENT;
+use super::find::{ABSENT, FORBIDDEN};
 use super::keep_events::{Around, Events};
 use super::keep_list::List;
 use super::{Asked, Service, fields};
@@ -127,6 +127,9 @@ impl<'a> Recorder<'a> {
     fn begin(&self, keep: Keep, encoded: bool) -> Result<Sort, NotKept> {
         let encoding = Encoding::of(&self.answer.content_type);
         let unknown = || NotKept::MediaType(self.answer.content_type.clone());
+        if matches!(keep, Keep::Document | Keep::Absence) {
+            self.service.forget_refusal(self.asked);
+        }
         if encoded {
             return Ok(Sort::Nothing);
         }
@@ -328,7 +331,8 @@ impl<'a> Recorder<'a> {
             }
             _ => None,
         };
-        self.remove_documents(&path, |key| Some(key) != refreshed.as_ref())
+        // Who may write it need not be permitted to read it.
+        self.remove_documents(&path, |key| Some(key) != refreshed.as_ref() && key.representation != FORBIDDEN)
     }
 
     fn write_document(&self, key: &ViewKey, body: &[u8]) -> Result<(), NotKept> {

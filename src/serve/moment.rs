@@ -18,6 +18,28 @@ pub(super) fn rfc3339(t: SystemTime) -> String {
     format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
 }
 
+/// The moment that a `Date` field names, in the one form in which it may be sent (RFC 9110 section 5.6.7):
+/// `Sun, 06 Nov 1994 08:49:37 GMT`.
+pub(super) fn http_date(text: &str) -> Option<SystemTime> {
+    const MONTHS: [&str; 12] = ["Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec", "Jan", "Feb"];
+    let (_, rest) = text.split_once(", ")?;
+    let mut parts = rest.split(' ');
+    let (day, month, year) = (parts.next()?, parts.next()?, parts.next()?);
+    let (time, "GMT", None) = (parts.next()?, parts.next()?, parts.next()) else { return None };
+    let number = |text: &str, most: u64| text.parse::<u64>().ok().filter(|n| *n <= most);
+    let mut clock = time.split(':');
+    let (hours, minutes, seconds) = (clock.next()?, clock.next()?, clock.next()?);
+    let seconds = number(hours, 23)? * 3600 + number(minutes, 59)? * 60 + number(seconds, 60)?;
+    let (day, year) = (number(day, 31).filter(|d| *d > 0)?, number(year, 9999).filter(|y| *y >= 1970)?);
+    let month = MONTHS.iter().position(|m| *m == month)? as u64;
+    // As in `rfc3339`, the other way round: years begin on 1 March.
+    let year = year - u64::from(month >= 10);
+    let (era, year_of_era) = (year / 400, year % 400);
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + (153 * month + 2) / 5 + day - 1;
+    let days = (era * 146_097 + day_of_era).checked_sub(719_468)?;
+    Some(SystemTime::UNIX_EPOCH + Duration::from_secs(days * 86_400 + seconds))
+}
+
 /// A span as `kubectl get` shows ages: `45s`, `12m`, `3h20m`, `9d`.
 pub(super) fn span(d: Duration) -> String {
     let s = d.as_secs();
@@ -45,6 +67,22 @@ mod tests {
             (4_102_444_800, "2100-01-01T00:00:00Z"),
         ] {
             assert_eq!(rfc3339(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)), text);
+        }
+    }
+
+    #[test]
+    fn the_dates_of_answers_are_read() {
+        for (text, shown) in [
+            ("Sun, 06 Nov 1994 08:49:37 GMT", "1994-11-06T08:49:37Z"),
+            ("Thu, 01 Jan 1970 00:00:00 GMT", "1970-01-01T00:00:00Z"),
+            ("Thu, 29 Feb 2024 23:59:59 GMT", "2024-02-29T23:59:59Z"),
+            ("Wed, 25 Nov 2026 14:02:18 GMT", "2026-11-25T14:02:18Z"),
+        ] {
+            assert_eq!(http_date(text).map(rfc3339).as_deref(), Some(shown));
+        }
+        for text in ["", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994", "Sun, 06 Nov 1994 24:49:37 GMT"]
+        {
+            assert_eq!(http_date(text), None, "{text}");
         }
     }
 

@@ -173,7 +173,9 @@ impl Part<'_> {
     /// How long a list of it will be.
     pub(super) fn sizes(&self) -> io::Result<Sizes> {
         let mut sizes = self.envelope.sizes();
-        if self.selection.needs_labels() {
+        if self.selection.is_everything() {
+            self.collection.lengths(&mut |flags, length| sizes.add(length, flags));
+        } else if self.selection.needs_labels() {
             self.each(&mut |reference, bytes| {
                 sizes.add(bytes.len() as u64, reference.flags);
                 Ok(())

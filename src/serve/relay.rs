@@ -5,7 +5,7 @@ use super::fields;
 use super::find::Finding;
 use super::hold::SHORTEST;
 use super::keep::Recorder;
-use super::{Asked, Service};
+use super::{Asked, Errand, Service};
 use crate::decide::{Keep, Patience};
 use crate::front::{BodyLength, BodyWriter, Ends, Exchange};
 use crate::identity::Identity;
@@ -31,15 +31,14 @@ impl Service {
         exchange: &mut Exchange<'_>,
         asked: &Asked,
         finding: &Finding,
-        keep: Keep,
-        patience: Patience,
+        errand: &Errand,
         ends: &'a Ends,
     ) -> Result<Answer<'a>, FetchError> {
         let request = &asked.request;
         let identity = &asked.caller.identity;
-        let headers = fields::up(request, identity, &exchange.head.headers, keep, finding.found.is_some());
+        let headers = fields::up(request, identity, &exchange.head.headers, errand.keep, finding.found.is_some());
         let credentials = credentials(identity);
-        let first_byte = match patience {
+        let first_byte = match errand.patience {
             Patience::Short => self.options.timeout,
             Patience::Long => self.options.slow_timeout,
         };
@@ -54,7 +53,7 @@ impl Service {
         let (method, target) = (request.method.as_str(), request.raw_target.as_str());
         let outgoing =
             Outgoing { method, target, headers: &headers, body, first_byte, client: Some(ends.client()), stop };
-        self.upstream.fetch(&credentials, outgoing)
+        self.upstream.fetch(&errand.known, &credentials, outgoing)
     }
 
     /// Stage: answer with what the upstream said, and record it.

@@ -1,6 +1,7 @@
 //! The service itself: what lives as long as the daemon, and the stages that only look and remember.
 
 use super::Asked;
+use super::clock::Clock;
 use super::counters::Counters;
 use super::fields;
 use super::find::{self, Finding};
@@ -14,7 +15,7 @@ use crate::front::{BodyLength, Exchange};
 use crate::identity::{Caller, Claims, Identity, Ledger, SHARED_SCOPE, TokenHash};
 use crate::request::{ApiRequest, Class};
 use crate::store::{Kind, Store, ViewKey};
-use crate::upstream::{LinkState, Upstream};
+use crate::upstream::{Known, LinkState, Upstream};
 use ring::digest;
 use std::collections::HashSet;
 use std::io::Read;
@@ -25,8 +26,12 @@ use std::time::{Duration, Instant, SystemTime};
 /// The note under which the ledger of accepted tokens is kept.
 const LEDGER: &str = "ledger";
 
-/// The note that holds the moment when the link was last up, in seconds since 1970.
+/// The note that holds the moment when the link was last up, in seconds since 1970, and how many seconds the process has
+/// run since then.
 const LAST_UP: &str = "last-up";
+
+/// How much of that running may be forgotten.
+const SPENT_PRECISION: Duration = Duration::from_secs(600);
 
 /// A request body that is part of the view's key (token requests, reviews) may be this long: kube-apiserver's own
 /// objects of these kinds are a few hundred bytes.
@@ -35,8 +40,6 @@ const LONGEST_QUESTION: u64 = 256 * 1024;
 /// What the service is told once, from the configuration.
 #[derive(Debug, Clone)]
 pub struct ServiceOptions {
-    /// CNs that have a key pair here.
-    pub pairs: HashSet<String>,
     /// `--timeout`
     pub timeout: Duration,
     /// `--slow-timeout`
@@ -60,8 +63,12 @@ pub struct Service {
     pub(super) holes: Holes,
     ledger: Mutex<Ledger>,
     ledger_changed: AtomicBool,
-    /// When the link was last up in an earlier life of the daemon.
-    earlier_up: Option<SystemTime>,
+    pub(super) clock: Arc<Clock>,
+    /// What is kept of the link's last being up.
+    kept: Mutex<LastUp>,
+    /// The same as it was when this life of the daemon began.
+    earlier: LastUp,
+    begun: Instant,
     /// What has been said and is not worth a second line.
     said: Mutex<HashSet<String>>,
 }
@@ -69,11 +76,38 @@ pub struct Service {
 /// As many different things are said once; whatever comes later is said each time, which is at least honest.
 const MOST_SAID: usize = 1000;
 
+/// When the link was last up.
+#[derive(Debug, Clone, Copy, Default)]
+struct LastUp {
+    /// `None`: never.
+    at: Option<SystemTime>,
+    /// How long the daemon has run since then: an outage is no shorter than this, whatever the clock says after a boot.
+    spent: Duration,
+}
+
+impl LastUp {
+    fn encode(&self) -> Option<String> {
+        let seconds = self.at?.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        Some(format!("{seconds} {}", self.spent.as_secs()))
+    }
+
+    fn decode(bytes: &[u8]) -> LastUp {
+        let mut numbers = std::str::from_utf8(bytes).unwrap_or_default().split(' ').map(str::parse::<u64>);
+        let mut next = || numbers.next().and_then(Result::ok).map(Duration::from_secs);
+        LastUp { at: next().and_then(|s| SystemTime::UNIX_EPOCH.checked_add(s)), spent: next().unwrap_or_default() }
+    }
+}
+
+/// The clock, as what `store` remembers of earlier lives has it.
+pub fn clock(store: &dyn Store) -> Clock {
+    Clock::new(store.note(LAST_UP).and_then(|bytes| LastUp::decode(&bytes).at))
+}
+
 impl Service {
     /// Sets the service up, with what the store remembers of earlier lives.
-    pub fn new(options: ServiceOptions, upstream: Arc<Upstream>, store: Arc<dyn Store>) -> Service {
+    pub fn new(options: ServiceOptions, upstream: Arc<Upstream>, store: Arc<dyn Store>, clock: Arc<Clock>) -> Service {
         let ledger = store.note(LEDGER).map_or_else(Ledger::default, |bytes| Ledger::decode(&bytes));
-        let earlier_up = store.note(LAST_UP).and_then(|bytes| moment(&bytes));
+        let earlier = store.note(LAST_UP).map_or_else(LastUp::default, |bytes| LastUp::decode(&bytes));
         Service {
             options,
             upstream,
@@ -84,15 +118,19 @@ impl Service {
             holes: Holes::default(),
             ledger: Mutex::new(ledger),
             ledger_changed: AtomicBool::new(false),
-            earlier_up,
+            clock,
+            kept: Mutex::new(earlier),
+            earlier,
+            begun: Instant::now(),
             said: Mutex::new(HashSet::new()),
         }
     }
 
-    /// The time by which client certificates are judged: no clock that went back, as at a boot in 1970, makes a
-    /// certificate bad that was good.
+    /// The time by which client certificates are judged (design.md, "Verification time"): while the link is down, when it
+    /// was last up.
     pub fn verification_time(&self) -> SystemTime {
-        self.last_up().map_or_else(SystemTime::now, |up| up.max(SystemTime::now()))
+        let down = matches!(self.upstream.link().state(), LinkState::Down { .. });
+        self.last_up().at.filter(|_| down).unwrap_or_else(|| self.clock.now())
     }
 
     /// Whether clients can be served: always, once the daemon is up; the text says how the link is.
@@ -135,8 +173,8 @@ impl Service {
     }
 
     /// Stage: who asks.
-    pub(super) fn identify(&self, exchange: &Exchange<'_>) -> Caller {
-        let has_pair = |cn: &str| self.options.pairs.contains(cn);
+    pub(super) fn identify(exchange: &Exchange<'_>, known: &Known) -> Caller {
+        let has_pair = |cn: &str| known.has_pair(cn);
         Caller::new(exchange.peer.certificate.as_deref(), has_pair, &exchange.head.headers)
     }
 
@@ -207,7 +245,7 @@ impl Service {
         let recallable = !matches!(asked.request.class, Class::Passing | Class::Upgrade | Class::Write);
         match &asked.scope {
             Some(scope) if recallable => {
-                let shared = asked.caller.is_authenticated();
+                let shared = asked.caller.shares_discovery();
                 let mut finding = find::find(&*self.store, &asked.request, scope, asked.reply_query.as_deref(), shared);
                 if asked.request.class == Class::Review && !self.is_fresh(&finding) {
                     finding = Finding::nothing();
@@ -222,7 +260,7 @@ impl Service {
     fn is_fresh(&self, finding: &Finding) -> bool {
         finding
             .recorded_at
-            .is_some_and(|at| SystemTime::now().duration_since(at).unwrap_or_default() <= self.options.review_ttl)
+            .is_some_and(|at| self.clock.now().duration_since(at).unwrap_or_default() <= self.options.review_ttl)
     }
 
     /// Stage: all that is decided by.
@@ -234,17 +272,15 @@ impl Service {
     /// Whether the caller may be served its record. While the link is down, credentials are judged at the moment when it
     /// was last up (design.md, "Verification time").
     fn reader(&self, asked: &Asked, link_down: bool) -> Reader {
-        let now = SystemTime::now();
-        let last_up = self.last_up();
         if asked.scope.is_none() {
             return Reader::Unknown;
         }
-        if link_down
-            && last_up.is_some_and(|up| now.duration_since(up).unwrap_or_default() > self.options.offline_grace)
-        {
+        let (now, last_up) = (self.clock.now(), self.last_up());
+        let outage = last_up.at.map(|up| now.duration_since(up).unwrap_or_default().max(last_up.spent));
+        if link_down && outage.is_some_and(|outage| outage > self.options.offline_grace) {
             return Reader::GraceOver;
         }
-        let judged_at = if link_down { last_up.unwrap_or(now) } else { last_up.map_or(now, |up| up.max(now)) };
+        let judged_at = last_up.at.filter(|_| link_down).unwrap_or(now);
         match &asked.caller.identity {
             Identity::Token { hash, .. } if !self.ledger().is_good_at(hash, judged_at) => Reader::Expired,
             _ => Reader::Known,
@@ -252,8 +288,11 @@ impl Service {
     }
 
     /// When the link was last up, in this life or an earlier one.
-    fn last_up(&self) -> Option<SystemTime> {
-        self.upstream.link().describe().last_up.max(self.earlier_up)
+    fn last_up(&self) -> LastUp {
+        match self.upstream.link().describe().silence {
+            Some(silence) => LastUp { at: self.clock.vouched().checked_sub(silence), spent: silence },
+            None => LastUp { spent: self.earlier.spent + self.begun.elapsed(), ..self.earlier },
+        }
     }
 
     /// What people are told of the outage.
@@ -261,7 +300,7 @@ impl Service {
         let link = self.upstream.link().describe();
         // After a start in the dark the link has been down for longer than this process knows.
         let since =
-            link.since.map(|s| if link.last_up.is_none() { self.earlier_up.map_or(s, |e| e.min(s)) } else { s });
+            link.since.map(|s| if link.silence.is_none() { self.earlier.at.map_or(s, |e| e.min(s)) } else { s });
         Outage { since, reason: link.reason, now: SystemTime::now() }
     }
 
@@ -276,7 +315,7 @@ impl Service {
 
     /// Remembers a token as accepted. One that is new is on disk within a second: a reboot may follow.
     pub(super) fn accept(&self, hash: TokenHash, claims: Option<&Claims>) {
-        if self.ledger().accept(hash, claims, SystemTime::now()) {
+        if self.ledger().accept(hash, claims, self.clock.now()) {
             self.ledger_changed.store(true, Ordering::Release);
         }
     }
@@ -291,26 +330,10 @@ impl Service {
         }
     }
 
-    /// Drops what the caller's scope recorded of this request's path: the upstream says that it may not read it, or
-    /// that it is no more.
-    pub(super) fn drop_view(&self, asked: &Asked) {
-        let Some(scope) = &asked.scope else { return };
-        let path = asked.request.target.view_path();
-        let query = asked.request.query.selecting();
-        for view in self.store.views(scope, &path).into_iter().filter(|v| v.key.query == query) {
-            if let Err(e) = self.store.remove(&view.key) {
-                log::warn!("{path}: what was recorded could not be dropped: {e}");
-            }
-        }
-    }
-
     /// The scope under which an answer to this request is recorded; `None`: under none, because the caller's token is
     /// not accepted.
     pub(super) fn recording_scope(&self, asked: &Asked) -> Option<String> {
-        if asked.request.class == Class::Discovery
-            && asked.caller.is_authenticated()
-            && asked.caller.impersonated.is_empty()
-        {
+        if asked.request.class == Class::Discovery && asked.caller.shares_discovery() {
             // Accepted by now: this is called once the upstream has answered 200.
             return Some(SHARED_SCOPE.to_owned());
         }
@@ -327,16 +350,25 @@ impl Service {
                 self.ledger_changed.store(true, Ordering::Release);
             }
         }
-        let kept = self.store.note(LAST_UP).and_then(|b| moment(&b));
-        let link = self.upstream.link().describe();
+        self.keep_last_up();
+    }
+
+    fn keep_last_up(&self) {
+        let now = self.last_up();
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(up) = now.at else { return };
         // A minute is precise enough for judging credentials, and kind to flash; once the link is down it is known.
-        let precision = Duration::from_secs(if link.since.is_some() { 1 } else { 60 });
-        if let Some(up) = link.last_up
-            && kept.is_none_or(|k| up.duration_since(k).is_ok_and(|d| d >= precision))
+        let down = self.upstream.link().describe().since.is_some();
+        let precision = Duration::from_secs(if down { 1 } else { 60 });
+        let is_off = |kept: SystemTime| up.duration_since(kept).unwrap_or_else(|e| e.duration()) >= precision;
+        let is_longer = down && now.spent.saturating_sub(kept.spent) >= SPENT_PRECISION;
+        if (kept.at.is_none_or(is_off) || is_longer)
+            && let Some(text) = now.encode()
         {
-            let seconds = up.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
-            if let Err(e) = self.store.set_note(LAST_UP, seconds.to_string().as_bytes()) {
-                log::error!("the time when the link was last up could not be kept: {e}");
+            match self.store.set_note(LAST_UP, text.as_bytes()) {
+                // As it can be read back.
+                Ok(()) => *kept = LastUp::decode(text.as_bytes()),
+                Err(e) => log::error!("the time when the link was last up could not be kept: {e}"),
             }
         }
     }
@@ -378,11 +410,6 @@ impl Service {
             page.single(name, kind, help, value);
         }
     }
-}
-
-fn moment(seconds: &[u8]) -> Option<SystemTime> {
-    let seconds: u64 = std::str::from_utf8(seconds).ok()?.parse().ok()?;
-    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
 }
 
 /// What the body of a token request or a review contributes to its view's key.

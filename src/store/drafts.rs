@@ -5,7 +5,7 @@
 //! A *draft* is a generation under way. While one is open, the keys that changes have touched are remembered (with
 //! tombstones for deletions), because a list that was read before a change may arrive after it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::index::{ByKey, Entry, Index};
@@ -45,7 +45,16 @@ struct Draft<L> {
     base: Option<u64>,
     /// The newest version that was folded since it began.
     folded: Option<u64>,
-    objects: BTreeMap<ByKey<L>, Source>,
+    objects: Objects<L>,
+}
+
+/// A draft's objects, by their source; each object has one. There may be ten thousand, so that this is kept small.
+struct Objects<L>([Sorted<L>; 3]);
+
+/// Objects by their keys. Most lists come in that order, and take a pointer an object; what comes out of order takes more.
+struct Sorted<L> {
+    in_order: Vec<ByKey<L>>,
+    others: BTreeSet<ByKey<L>>,
 }
 
 /// Where a draft has an object from.
@@ -57,6 +66,75 @@ pub(super) enum Source {
     Listed,
     /// A change put it, there being no collection yet, and its bytes were written for this draft.
     Folded,
+}
+
+impl Source {
+    const ALL: [Source; 3] = [Source::Held, Source::Listed, Source::Folded];
+}
+
+impl<L> Default for Objects<L> {
+    fn default() -> Self {
+        Self([const { Sorted { in_order: Vec::new(), others: BTreeSet::new() } }; 3])
+    }
+}
+
+impl<L> Objects<L> {
+    fn get(&self, key: &str) -> Option<(&Arc<Entry<L>>, Source)> {
+        Source::ALL.into_iter().find_map(|source| Some((self.0[source as usize].get(key)?, source)))
+    }
+
+    fn put(&mut self, entry: Arc<Entry<L>>, source: Source) {
+        self.0.iter_mut().for_each(|objects| objects.remove(&entry.key));
+        self.0[source as usize].insert(entry);
+    }
+
+    /// How many have been written for the draft.
+    fn written(&self) -> usize {
+        [Source::Listed, Source::Folded].into_iter().map(|source| self.0[source as usize].len()).sum()
+    }
+
+    /// All of them, in no order.
+    fn iter(&self) -> impl Iterator<Item = (&Arc<Entry<L>>, Source)> {
+        Source::ALL.into_iter().flat_map(|source| self.0[source as usize].iter().map(move |entry| (entry, source)))
+    }
+}
+
+impl<L> Sorted<L> {
+    fn find(&self, key: &str) -> Option<usize> {
+        // What comes in order is looked for in vain, each time, before it is added.
+        if self.in_order.last().is_none_or(|last| *last.0.key < *key) {
+            return None;
+        }
+        self.in_order.binary_search_by(|held| (*held.0.key).cmp(key)).ok()
+    }
+
+    fn get(&self, key: &str) -> Option<&Arc<Entry<L>>> {
+        self.find(key).map(|at| &self.in_order[at]).or_else(|| self.others.get(key)).map(|held| &held.0)
+    }
+
+    fn insert(&mut self, entry: Arc<Entry<L>>) {
+        if self.in_order.last().is_none_or(|last| last.0.key < entry.key) {
+            self.in_order.push(ByKey(entry));
+        } else {
+            self.others.insert(ByKey(entry));
+        }
+    }
+
+    fn remove(&mut self, key: &str) {
+        match self.find(key) {
+            // Rare: an object that comes twice in one list, or in a list and from a watch.
+            Some(at) => drop(self.in_order.remove(at)),
+            None => drop(self.others.take(key)),
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.in_order.len() + self.others.len()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Arc<Entry<L>>> {
+        self.in_order.iter().chain(&self.others).map(|held| &held.0)
+    }
 }
 
 /// What a fold into a committed collection does.
@@ -125,7 +203,7 @@ pub(super) fn plan_fold<L>(held: &Index<L>, changes: &[Change<'_>]) -> FoldPlan 
                 // The version that is held, and whether it is the same object at the same version.
                 let current = match over.get(object.key.as_str()) {
                     Some(earlier) => earlier.map(|e| (e.version, e.version.is_some() && e == object)),
-                    None => held.get(&object.key).map(|e| (e.version, e.is(object))),
+                    None => held.get(&object.key).map(|e| (e.version(), e.is(object))),
                 };
                 let old_news = match current {
                     Some((version, same)) => same || !stands(object.version, version),
@@ -141,7 +219,7 @@ pub(super) fn plan_fold<L>(held: &Index<L>, changes: &[Change<'_>]) -> FoldPlan 
             Change::Delete { key, version } => {
                 let current = match over.get(key) {
                     Some(earlier) => earlier.map(|e| e.version),
-                    None => held.get(key).map(|e| e.version),
+                    None => held.get(key).map(|e| e.version()),
                 };
                 if current.is_some_and(|current| stands(*version, current)) {
                     plan.steps.push(i);
@@ -195,7 +273,10 @@ impl<L> Drafts<L> {
             // Changes that wait in older drafts would be missing from a list that was read before them.
             None => self.open.values().filter_map(|other| other.folded).max(),
         };
-        let draft_of_now = Draft { began: self.clock, base, folded: None, objects: BTreeMap::new() };
+        let mut objects = Objects::default();
+        // Most of what is listed again is what is held.
+        objects.0[Source::Held as usize].in_order.reserve_exact(held.map_or(0, Index::len));
+        let draft_of_now = Draft { began: self.clock, base, folded: None, objects };
         self.open.insert(draft, draft_of_now);
     }
 
@@ -227,19 +308,19 @@ impl<L> Drafts<L> {
         if touch.is_some_and(|touch| touch.deletes(object.version)) {
             return false;
         }
-        if let Some((ByKey(earlier), source)) = draft.objects.get_key_value(object.key.as_str())
-            && *source != Source::Held
+        if let Some((earlier, source)) = draft.objects.get(&object.key)
+            && source != Source::Held
         {
             let earlier = Arc::clone(earlier);
             if earlier.is(object) {
-                draft.objects.insert(ByKey(earlier), Source::Listed);
+                draft.objects.put(earlier, Source::Listed);
                 return false;
             }
-            return !(touch.is_some() && stands(earlier.version, object.version));
+            return !(touch.is_some() && stands(earlier.version(), object.version));
         }
         match held.and_then(|held| held.get(&object.key)) {
-            Some(entry) if entry.is(object) || touch.is_some() && stands(entry.version, object.version) => {
-                draft.objects.insert(ByKey(Arc::clone(entry)), Source::Held);
+            Some(entry) if entry.is(object) || touch.is_some() && stands(entry.version(), object.version) => {
+                draft.objects.put(Arc::clone(entry), Source::Held);
                 false
             }
             _ => true,
@@ -256,16 +337,14 @@ impl<L> Drafts<L> {
         if touch.is_some_and(|touch| matches!(touch.last, Last::Deleted(at) if !stands(object.version, at))) {
             return false;
         }
-        let earlier = draft.objects.get_key_value(object.key.as_str()).map(|(ByKey(earlier), _)| earlier);
-        earlier.is_none_or(|earlier| !earlier.is(object) && stands(object.version, earlier.version))
+        let earlier = draft.objects.get(&object.key).map(|(earlier, _)| earlier);
+        earlier.is_none_or(|earlier| !earlier.is(object) && stands(object.version, earlier.version()))
     }
 
     /// Enters an object whose bytes have been written for this draft.
     pub(super) fn enter(&mut self, draft: u64, entry: Arc<Entry<L>>, source: Source) {
         if let Some(draft) = self.open.get_mut(&draft) {
-            // Removed first: a map keeps the old key, which here holds the entry itself.
-            draft.objects.remove(&*entry.key);
-            draft.objects.insert(ByKey(entry), source);
+            draft.objects.put(entry, source);
         }
     }
 
@@ -323,7 +402,7 @@ impl<L> Drafts<L> {
             return Some(CommitPlan::Older);
         }
         let mut plan = Replace {
-            puts: Vec::new(),
+            puts: Vec::with_capacity(draft.objects.written()),
             again: Vec::new(),
             deletes: Vec::new(),
             voids: Vec::new(),
@@ -332,12 +411,12 @@ impl<L> Drafts<L> {
             complete,
         };
         // What a change put, and the generation lacks: created after the generation, or deleted before it.
-        let is_newer = |entry: &Entry<L>| version.is_none() || entry.version.is_none() || entry.version > version;
-        for (ByKey(entry), &source) in &draft.objects {
+        let is_newer = |entry: &Entry<L>| version.is_none() || entry.version().is_none() || entry.version() > version;
+        for (entry, source) in draft.objects.iter() {
             let held = held.and_then(|held| held.get(&entry.key));
             let touch = self.touched.get(&entry.key).filter(|touch| touch.at > draft.began);
-            let deleted = touch.is_some_and(|touch| touch.deletes(entry.version));
-            let held_wins = touch.is_some() && held.is_some_and(|held| stands(held.version, entry.version));
+            let deleted = touch.is_some_and(|touch| touch.deletes(entry.version()));
+            let held_wins = touch.is_some() && held.is_some_and(|held| stands(held.version(), entry.version()));
             let loses = deleted || held_wins || source == Source::Folded && !is_newer(entry);
             match source {
                 Source::Held if loses || held.is_some_and(|held| Arc::ptr_eq(held, entry)) => {}
@@ -346,9 +425,10 @@ impl<L> Drafts<L> {
                 Source::Listed | Source::Folded => plan.puts.push(Arc::clone(entry)),
             }
         }
+        plan.puts.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         for entry in held.into_iter().flat_map(Index::iter) {
             let touched = self.touched.get(&entry.key).is_some_and(|touch| touch.at > draft.began);
-            let listed = draft.objects.get(&*entry.key).is_some_and(|source| *source != Source::Folded);
+            let listed = draft.objects.get(&entry.key).is_some_and(|(_, source)| source != Source::Folded);
             let put = plan.puts.binary_search_by(|put| put.key.cmp(&entry.key)).is_ok();
             if !(listed || put || touched && is_newer(entry)) {
                 plan.deletes.push(entry.key.clone());
@@ -377,9 +457,8 @@ impl<L> Replace<L> {
         for key in &self.deletes {
             held.delete(key);
         }
-        for entry in self.puts.into_iter().chain(again) {
-            held.put(entry);
-        }
+        held.put_all(self.puts);
+        again.into_iter().for_each(|entry| held.put(entry));
         if self.envelope {
             held.envelope = envelope.into();
         }

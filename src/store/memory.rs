@@ -426,6 +426,10 @@ impl Collection for Snapshot {
         Ok(())
     }
 
+    fn lengths(&self, visit: &mut dyn FnMut(u32, u64)) {
+        self.index.iter().for_each(|entry| visit(entry.flags, u64::from(entry.size)));
+    }
+
     fn index(&self, visit: &mut dyn FnMut(&ObjectRef, u64)) {
         let mut object = ObjectRef::default();
         for entry in self.index.iter() {

@@ -396,6 +396,10 @@ pub trait Collection: Send + Sync {
     /// handed on. An object whose bytes are damaged ends it with `InvalidData`.
     fn each(&self, visit: &mut dyn FnMut(&ObjectRef, &[u8]) -> io::Result<()>) -> io::Result<()>;
 
+    /// Calls `visit` with the flags of each object and the length of its bytes, in no order that matters: what a whole list
+    /// takes, as cheaply as it can be told.
+    fn lengths(&self, visit: &mut dyn FnMut(u32, u64));
+
     /// Calls `visit` with each object and the length of its bytes, in the order of their keys; reads no contents.
     fn index(&self, visit: &mut dyn FnMut(&ObjectRef, u64));
 

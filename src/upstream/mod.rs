@@ -10,20 +10,21 @@
 //!    +---> Link (monitor.rs): State (link.rs) <--- probe.rs
 //! ```
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::BorrowedFd;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use rustls::ClientConnection;
+use rustls::pki_types::ServerName;
 use ureq::Agent;
 use ureq::config::AutoHeaderValue;
 use ureq::http::uri::Authority;
 
-use crate::config::UpstreamConfig;
+use crate::config::{Certificates, Pair, Roots, UpstreamConfig, VerificationClock};
 
 mod answer;
 mod attempt;
@@ -51,6 +52,7 @@ pub use wait::Epoch;
 
 use connector::{Dial, NoResolver};
 use fetch::Target;
+use monitor::Pulse;
 use resolver::Addresses;
 use tls::Trust;
 use wait::Waits;
@@ -162,61 +164,108 @@ impl std::error::Error for FetchError {}
 
 /// The upstream.
 pub struct Upstream {
-    identities: HashMap<Credentials, Identity>,
+    known: Arc<RwLock<Arc<Known>>>,
     target: Target,
-    addresses: Arc<Addresses>,
     link: Link,
+    making: Making,
+}
+
+/// Who is known to the upstream at one moment: whose key pairs there are. A request is identified and sent by one and the
+/// same of these, so that no pair is gone in between.
+pub struct Known {
+    identities: BTreeMap<String, Identity>,
+    anonymous: Identity,
+    roots: Option<Arc<Roots>>,
+}
+
+impl Known {
+    /// Whether there is a key pair for this CN.
+    pub fn has_pair(&self, common_name: &str) -> bool {
+        self.identities.contains_key(common_name)
+    }
+
+    fn identity(&self, who: &Credentials) -> Result<&Identity, FetchError> {
+        match who {
+            Credentials::None => Ok(&self.anonymous),
+            Credentials::Certificate(name) => {
+                self.identities.get(name).ok_or_else(|| FetchError::Unsendable(format!("no key pair for {who:?}")))
+            }
+        }
+    }
 }
 
 /// What requests with one kind of credentials go through.
+#[derive(Clone)]
 struct Identity {
     agent: Agent,
     dial: Dial,
+    pair: Option<Arc<Pair>>,
 }
 
 impl Upstream {
-    /// Reads every certificate and key, and starts the thread that watches the link, which probes at once. Agents are
-    /// made here, not on first use: they cost nothing before they have a connection, and a bad file is found at start.
-    pub fn new(config: &UpstreamConfig) -> Result<Self, UpstreamError> {
-        let name = tls::server_name(config)?;
+    /// Makes an agent for each key pair, and starts the thread that watches the link, which probes at once. Agents are made
+    /// here, not on first use: they cost nothing before they have a connection.
+    pub fn new(
+        config: &UpstreamConfig,
+        certificates: &Certificates,
+        clock: VerificationClock,
+    ) -> Result<Self, UpstreamError> {
+        if config.insecure {
+            log::warn!(
+                "INSECURE: the certificate of {} is not verified; whoever answers there gets every token and secret",
+                config.host
+            );
+        }
         let authority = authority(config)?;
-        let trust = Trust::new(config)?;
         let addresses = Arc::new(Addresses::new(&config.host, config.port));
         let link = Link::new().map_err(UpstreamError::System)?;
-        let dial = |pair| {
-            let (addresses, pulse) = (Arc::clone(&addresses), Arc::clone(link.pulse()));
-            Ok(Dial { addresses, tls: trust.client(pair)?, name: name.clone(), pulse })
-        };
-        let anonymous = dial(None)?;
-        let mut identities = HashMap::new();
-        for pair in &config.pairs {
-            identities.insert(Credentials::Certificate(pair.common_name.clone()), Identity::new(dial(Some(pair))?));
-        }
-        identities.insert(Credentials::None, Identity::new(anonymous.clone()));
+        let name = tls::server_name(config)?;
+        let making = Making { config: config.clone(), clock, name, addresses, pulse: Arc::clone(link.pulse()) };
+        let known = Arc::new(RwLock::new(Arc::new(making.known(certificates, None)?)));
 
         let host = if config.port == 443 { authority.host().to_owned() } else { authority.to_string() };
         let base_path = config.base_path.clone();
-        let probe_base = base_path.clone();
-        link.start(move |stop| probe::probe(&anonymous, &host, &probe_base, stop)).map_err(UpstreamError::System)?;
-        Ok(Self { identities, target: Target { authority, base_path }, addresses, link })
+        let (probe_base, probed) = (base_path.clone(), Arc::clone(&known));
+        let probe = move |stop: &Epoch| probe::probe(&current(&probed).anonymous.dial, &host, &probe_base, stop);
+        link.start(probe).map_err(UpstreamError::System)?;
+        Ok(Self { known, target: Target { authority, base_path }, link, making })
+    }
+
+    /// From now on these certificates are used, by all that begins: requests under way, watches among them, go on as they
+    /// began. Idle connections that were made with others are not used again. On an error all is as before.
+    pub fn replace(&self, certificates: &Certificates) -> Result<(), UpstreamError> {
+        let next = Arc::new(self.making.known(certificates, Some(&self.known()))?);
+        *self.known.write().unwrap_or_else(PoisonError::into_inner) = next;
+        Ok(())
+    }
+
+    /// Who is known now.
+    pub fn known(&self) -> Arc<Known> {
+        current(&self.known)
     }
 
     /// Sends one request and waits for the head of its answer. Returns at once where the link is down; what is learned
     /// of the link is told to it. Blocks only in `poll(2)` (and in the reader of the request's body).
-    pub fn fetch<'c>(&'c self, who: &Credentials, out: Outgoing<'_, 'c>) -> Result<Answer<'c>, FetchError> {
-        fetch::fetch(&self.identity(who)?.agent, &self.target, &self.link, out)
+    pub fn fetch<'c>(
+        &'c self,
+        known: &Known,
+        who: &Credentials,
+        out: Outgoing<'_, 'c>,
+    ) -> Result<Answer<'c>, FetchError> {
+        fetch::fetch(&known.identity(who)?.agent, &self.target, &self.link, out)
     }
 
     /// A connection of its own, for what is no plain HTTP exchange (`Connection: Upgrade`): the socket, non-blocking, and
     /// TLS with its handshake done. Nothing watches it for the caller.
     pub fn dial(
         &self,
+        known: &Known,
         who: &Credentials,
         client: Option<BorrowedFd<'_>>,
     ) -> Result<(TcpStream, ClientConnection), FetchError> {
         let down = self.link.open().map_err(FetchError::Unreachable)?;
         let waits = Waits { client, until: &down, stop: None };
-        let dialled = self.identity(who)?.dial.dial(&waits, Duration::MAX);
+        let dialled = known.identity(who)?.dial.dial(&waits, Duration::MAX);
         dialled.map_err(|fault| fetch::dial_failure(fault, client, &self.link))
     }
 
@@ -236,17 +285,58 @@ impl Upstream {
     /// Ends whatever waits for the upstream as if the link went down, and joins the threads.
     pub fn shutdown(&self) {
         self.link.shutdown();
-        self.addresses.shutdown(RESOLVER_GRACE);
+        self.making.addresses.shutdown(RESOLVER_GRACE);
     }
+}
 
-    fn identity(&self, who: &Credentials) -> Result<&Identity, FetchError> {
-        self.identities.get(who).ok_or_else(|| FetchError::Unsendable(format!("no key pair for {who:?}")))
+fn current(known: &RwLock<Arc<Known>>) -> Arc<Known> {
+    Arc::clone(&known.read().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// What it takes to make identities.
+struct Making {
+    config: UpstreamConfig,
+    clock: VerificationClock,
+    name: ServerName<'static>,
+    addresses: Arc<Addresses>,
+    pulse: Arc<Pulse>,
+}
+
+impl Making {
+    /// An identity for each pair; those of `old` whose certificates are the same stay, with their connections.
+    fn known(&self, of: &Certificates, old: Option<&Known>) -> Result<Known, UpstreamError> {
+        let roots = of.upstream_roots.clone();
+        let same = |a: &Option<Arc<Roots>>| match (a, &roots) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            (a, b) => a.is_none() && b.is_none(),
+        };
+        let old = old.filter(|old| same(&old.roots));
+        let trust = Trust::new(&self.config, roots.as_deref(), &self.clock)?;
+        let identity = |pair: Option<&Arc<Pair>>, old: Option<&Identity>| {
+            let as_before = old.filter(|old| match (&old.pair, pair) {
+                (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+                (a, b) => a.is_none() && b.is_none(),
+            });
+            if let Some(identity) = as_before {
+                return Ok(identity.clone());
+            }
+            let (addresses, pulse) = (Arc::clone(&self.addresses), Arc::clone(&self.pulse));
+            let tls = trust.client(pair.map(Arc::as_ref))?;
+            Ok(Identity::new(Dial { addresses, tls, name: self.name.clone(), pulse }, pair.cloned()))
+        };
+        let anonymous = identity(None, old.map(|old| &old.anonymous))?;
+        let mut identities = BTreeMap::new();
+        for (name, pair) in &of.pairs {
+            let old = old.and_then(|old| old.identities.get(name));
+            identities.insert(name.clone(), identity(Some(pair), old)?);
+        }
+        Ok(Known { identities, anonymous, roots })
     }
 }
 
 impl Identity {
-    fn new(dial: Dial) -> Self {
-        Self { agent: Agent::with_parts(settings(), dial.clone(), NoResolver), dial }
+    fn new(dial: Dial, pair: Option<Arc<Pair>>) -> Self {
+        Self { agent: Agent::with_parts(settings(), dial.clone(), NoResolver), dial, pair }
     }
 }
 

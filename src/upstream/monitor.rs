@@ -54,8 +54,8 @@ impl Drop for Stream {
 pub struct Outage {
     /// When the link was found down; `None`: it is not down.
     pub since: Option<SystemTime>,
-    /// When the upstream was last heard, to a tenth of a second; `None`: not since this process started.
-    pub last_up: Option<SystemTime>,
+    /// How long ago the upstream was last heard, to a tenth of a second; `None`: not since this process started.
+    pub silence: Option<Duration>,
     /// What the last failure was, in a few words; empty if there was none.
     pub reason: String,
 }
@@ -157,8 +157,8 @@ impl Link {
             State::Down { since, .. } => Some(since),
             State::Up | State::Suspect => None,
         };
-        let last_up = self.shared.pulse.heard().map(|heard| SystemTime::now() - heard.elapsed());
-        Outage { since, last_up, reason: book.reason.clone() }
+        let silence = self.shared.pulse.heard().map(|heard| heard.elapsed());
+        Outage { since, silence, reason: book.reason.clone() }
     }
 
     /// Ends both epochs, so that whoever waits on this link stops waiting, and joins the prober. The link is down from

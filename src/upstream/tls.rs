@@ -1,38 +1,24 @@
-//! PEM files become rustls client configurations, one per credentials. Everything is read when the program starts, so
-//! that a bad file stops it before anything is bound.
+//! Certificates become rustls client configurations, one per credentials. Reads no files.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::sign::SingleCertAndKey;
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 
-use crate::config::{KeyPairFiles, UpstreamConfig};
+use crate::config::{Pair, Roots, UpstreamConfig, VerificationClock};
 
 /// Why there can be no upstream; each names the file or value that is to blame.
 #[derive(Debug)]
 pub enum UpstreamError {
-    /// A PEM file cannot be read, or holds nothing of what it should hold.
-    Pem {
-        /// The file.
-        file: PathBuf,
-        /// What is wrong with it.
-        why: String,
-    },
     /// No CA is given, and the upstream's certificate is to be verified.
     NoCa,
-    /// A certificate and a key do not belong together, or are of no supported kind.
-    KeyPair {
-        /// The certificate's file.
-        cert: PathBuf,
-        /// What is wrong.
-        why: String,
-    },
+    /// The CAs cannot be used.
+    Roots(String),
     /// The host (or `tls-server-name`) is neither a DNS name nor an IP address.
     Name(String),
     /// The operating system refused what is needed to start (a descriptor, a thread).
@@ -44,9 +30,8 @@ pub enum UpstreamError {
 impl fmt::Display for UpstreamError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Pem { file, why } => write!(f, "{}: {why}", file.display()),
             Self::NoCa => f.write_str("no CA for the upstream's certificate (give one, or say --insecure)"),
-            Self::KeyPair { cert, why } => write!(f, "{} and its key: {why}", cert.display()),
+            Self::Roots(why) => write!(f, "the CAs of the upstream's certificate cannot be used: {why}"),
             Self::Name(name) => write!(f, "{name:?} is neither a host name nor an IP address"),
             Self::System(e) => write!(f, "{e}"),
             Self::Tls(e) => write!(f, "TLS: {e}"),
@@ -62,71 +47,46 @@ pub(super) fn server_name(config: &UpstreamConfig) -> Result<ServerName<'static>
     ServerName::try_from(name.clone()).map_err(|_| UpstreamError::Name(name.clone()))
 }
 
-/// How the upstream's certificate is judged; made once, shared by the configurations of all credentials.
+/// How the upstream's certificate is judged; shared by the configurations of all credentials.
 pub(super) struct Trust {
     provider: Arc<CryptoProvider>,
     verifier: Arc<dyn ServerCertVerifier>,
+    clock: VerificationClock,
 }
 
 impl Trust {
-    /// Reads the CAs; with `--insecure` says so loudly, once, and trusts everybody.
-    pub(super) fn new(config: &UpstreamConfig) -> Result<Self, UpstreamError> {
+    /// Trusts what chains to `roots`; everybody with `--insecure`.
+    pub(super) fn new(
+        config: &UpstreamConfig,
+        roots: Option<&Roots>,
+        clock: &VerificationClock,
+    ) -> Result<Self, UpstreamError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let verifier: Arc<dyn ServerCertVerifier> = if config.insecure {
-            log::warn!(
-                "INSECURE: the certificate of {} is not verified; whoever answers there gets every token and secret",
-                config.host
-            );
             Arc::new(Anyone(Arc::clone(&provider)))
         } else {
-            let file = config.ca_file.as_deref().ok_or(UpstreamError::NoCa)?;
-            let mut roots = RootCertStore::empty();
-            for ca in certificates(file)? {
-                roots.add(ca).map_err(|e| UpstreamError::Pem { file: file.into(), why: e.to_string() })?;
-            }
-            WebPkiServerVerifier::builder_with_provider(roots.into(), Arc::clone(&provider))
+            let roots = roots.ok_or(UpstreamError::NoCa)?;
+            WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots.store), Arc::clone(&provider))
                 .build()
-                .map_err(|e| UpstreamError::Pem { file: file.into(), why: e.to_string() })?
+                .map_err(|e| UpstreamError::Roots(e.to_string()))?
         };
-        Ok(Self { provider, verifier })
+        Ok(Self { provider, verifier, clock: clock.clone() })
     }
 
     /// A configuration that shows `pair`, or no certificate. Each has its own session cache: a resumed session would carry
     /// the identity of the first one.
-    pub(super) fn client(&self, pair: Option<&KeyPairFiles>) -> Result<Arc<ClientConfig>, UpstreamError> {
-        let builder = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
+    pub(super) fn client(&self, pair: Option<&Pair>) -> Result<Arc<ClientConfig>, UpstreamError> {
+        let builder = ClientConfig::builder_with_details(Arc::clone(&self.provider), Arc::new(self.clock.clone()))
             .with_protocol_versions(rustls::ALL_VERSIONS)
             .map_err(UpstreamError::Tls)?
             .dangerous()
             .with_custom_certificate_verifier(Arc::clone(&self.verifier));
         let mut config = match pair {
             None => builder.with_no_client_auth(),
-            Some(pair) => {
-                let key = PrivateKeyDer::from_pem_file(&pair.key)
-                    .map_err(|e| UpstreamError::Pem { file: pair.key.clone(), why: pem_words(&e, "private key") })?;
-                builder
-                    .with_client_auth_cert(certificates(&pair.cert)?, key)
-                    .map_err(|e| UpstreamError::KeyPair { cert: pair.cert.clone(), why: e.to_string() })?
-            }
+            Some(pair) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(&pair.key)))),
         };
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Arc::new(config))
-    }
-}
-
-fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, UpstreamError> {
-    let bad = |why| UpstreamError::Pem { file: file.into(), why };
-    let found: Result<Vec<_>, _> =
-        CertificateDer::pem_file_iter(file).and_then(Iterator::collect).map_err(|e| bad(pem_words(&e, "certificate")));
-    let found = found?;
-    if found.is_empty() { Err(bad("holds no PEM certificate".into())) } else { Ok(found) }
-}
-
-fn pem_words(e: &rustls::pki_types::pem::Error, wanted: &str) -> String {
-    match e {
-        rustls::pki_types::pem::Error::Io(e) => e.to_string(),
-        rustls::pki_types::pem::Error::NoItemsFound => format!("holds no PEM {wanted}"),
-        other => format!("is no PEM {wanted}: {other:?}"),
     }
 }
 

@@ -44,10 +44,11 @@ impl Clients {
         tls: &Arc<ClientConfig>,
         connections: usize,
         target: &str,
+        media_type: &str,
         body: &[u8],
     ) -> io::Result<Clients> {
         let request = format!(
-            "GET {target} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAccept: application/json\r\nUser-Agent: bench\r\n\r\n"
+            "GET {target} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAccept: {media_type}\r\nUser-Agent: bench\r\n\r\n"
         );
         let mut lines = Vec::new();
         for _ in 0..connections {

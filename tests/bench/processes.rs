@@ -28,6 +28,18 @@ pub fn pss(family: &[u32]) -> u64 {
     family.iter().filter_map(one).sum::<u64>() << 10
 }
 
+/// Bytes resident now, what is shared with others counted in full.
+pub fn resident(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("/proc");
+    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).expect("VmRSS");
+    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
+}
+
+/// Makes the most that was ever resident what is resident now.
+pub fn forget_peak(pid: u32) -> std::io::Result<()> {
+    fs::write(format!("/proc/{pid}/clear_refs"), "5")
+}
+
 /// Places in `/proc/PID/stat`, counted from after the program's name, which may hold blanks.
 const PARENT: usize = 1;
 const USER: usize = 11;

@@ -1,6 +1,6 @@
 //! The ring of real components: a real etcd and kube-apiserver, a real kubectl, the real proxy between them, and a cable
-//! to cut. Two stories, one after the other: an outage as kubectl sees it (here), and twenty cuts as informers see them
-//! ([`informers`]). Each stage is a function.
+//! to cut. Three stories, one after the other: an outage as kubectl sees it (here), twenty cuts as informers see them
+//! ([`informers`]), and who can read what of whom ([`leaks`]).
 //!
 //! Besides Rust it needs Go, once, to build the components ([`bed`]). Nothing but loopback is spoken to.
 
@@ -17,6 +17,7 @@ mod control_plane;
 mod informers;
 mod judge;
 mod kubectl;
+mod leaks;
 mod reads;
 mod reflector;
 mod refusals;

@@ -27,10 +27,15 @@ pub struct Scene {
 /// Stories are told one at a time: two control planes are more than a small machine has, and the times are looked at.
 static ALONE: Mutex<()> = Mutex::new(());
 
+/// Nobody else tells a story while this is held.
+pub fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Scene {
     /// A control plane, a whole cable, and the proxy as a person with a kubeconfig starts it.
     pub fn start() -> Scene {
-        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let alone = alone();
         let kube = Program::Kube.built();
         let begun = Instant::now();
         let folder = TempDir::new();
@@ -39,7 +44,7 @@ impl Scene {
         println!("the control plane is ready after {:.1} s", begun.elapsed().as_secs_f32());
         let relay = Relay::start(control_plane.port());
         let program = [env!("CARGO_BIN_EXE_lite-apiserver").to_owned()];
-        let proxy = Proxy::start_with_kubeconfig(&program, pki, &control_plane.admin_through(relay.port()));
+        let proxy = Proxy::start_with_kubeconfig(&program, pki, &control_plane.admin_through(relay.port()), &[]);
         let for_clients = Scene::kubeconfig_of(&proxy);
         eventually("its path is printed", || proxy.log().contains(&for_clients.display().to_string()));
         let (node, direct) = (Kubectl::new(&kube, for_clients), Kubectl::new(&kube, control_plane.admin()));

@@ -10,8 +10,11 @@ mod collections;
 mod identity;
 mod loris;
 mod offline;
+mod privileges;
 mod process;
 mod protobuf;
+mod purge;
+mod rotation;
 mod streams;
 mod wire;
 

@@ -5,6 +5,7 @@ use crate::support::eventually;
 use crate::support::proxy::NODE;
 use crate::{MAPS, Scene, event, list};
 use serde_json::json;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
@@ -164,6 +165,53 @@ fn what_is_unchanged_is_not_written_again() {
     }
     std::thread::sleep(Duration::from_millis(1500));
     assert_eq!(scene.proxy.metric("lite_apiserver_record_written_bytes_total"), before);
+}
+
+#[test]
+fn an_event_costs_the_disk_little_more_than_its_object_and_the_same_list_again_nothing() {
+    const EVENTS: u64 = 100;
+    let filling = "x".repeat(2800);
+    let object = move |n: u64| {
+        let metadata = crate::metadata(100 + n, &format!("map-{n}"));
+        format!(r#"{{"kind":"ConfigMap","apiVersion":"v1","metadata":{metadata},"data":{{"x":"{filling}"}}}}"#)
+    };
+    let objects = (1..=EVENTS).map(&object).map(|o| o.len() as u64).sum::<u64>();
+    let scene = Scene::scripted(&["--flush-interval=50ms"], move |request, wire| {
+        if !request.target.contains("watch") {
+            return wire.json(200, crate::list(100, &["one"]));
+        }
+        wire.begin_chunked()?;
+        (1..=EVENTS).try_for_each(|n| wire.chunk(format!("{{\"type\":\"ADDED\",\"object\":{}}}\n", object(n))))?;
+        wire.end_chunked()
+    });
+    // What the program says of itself, and what the files say.
+    let written = || {
+        let mut before = (0, 0);
+        eventually("what was read is on disk", || {
+            // Longer than a second, after which it is noted, once a minute, when the link was last up.
+            std::thread::sleep(Duration::from_millis(1500));
+            let metric = scene.proxy.metric("lite_apiserver_record_written_bytes_total");
+            let now = (metric, length_below(&scene.proxy.folder.path().join("cache")));
+            std::mem::replace(&mut before, now) == now
+        });
+        before
+    };
+    scene.proxy.get(MAPS);
+    let first = written();
+    assert!(first.0 > 0);
+    assert_eq!(scene.proxy.get(&format!("{MAPS}?resourceVersion=100")).status(), 200);
+    assert_eq!(written(), first, "the same list again");
+    assert_eq!(scene.proxy.get(&format!("{MAPS}?watch=1&resourceVersion=100")).status(), 200);
+    let last = written();
+    let grown = (last.0 - first.0, last.1 - first.1);
+    assert!(grown.0 >= objects && grown.0 * 100 <= objects * 110, "{grown:?} for {objects} bytes of objects");
+    assert_eq!(grown.0, grown.1, "the files have grown by what was written");
+}
+
+/// Bytes of all files below a folder.
+fn length_below(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder).expect("a folder").map(|e| e.expect("an entry"));
+    entries.map(|e| if e.path().is_dir() { length_below(&e.path()) } else { e.metadata().map_or(0, |m| m.len()) }).sum()
 }
 
 #[test]

@@ -55,17 +55,25 @@ impl Reply {
 
 /// The TLS side of clients: the proxy's CA, and a client certificate or none.
 pub fn tls(ca: &Path, pair: Option<&Pair>) -> Arc<ClientConfig> {
+    tls_of(&std::fs::read_to_string(ca).expect("a CA"), pair.map(Pair::texts).as_ref())
+}
+
+/// The same with the CAs, and a certificate and its key, as PEM texts.
+pub fn tls_of(ca: &str, pair: Option<&(String, String)>) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(ca).expect("PEM")).expect("a CA");
+    for ca in CertificateDer::pem_slice_iter(ca.as_bytes()) {
+        roots.add(ca.expect("PEM")).expect("a CA");
+    }
     let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .expect("versions")
         .with_root_certificates(roots);
     Arc::new(match pair {
         None => builder.with_no_client_auth(),
-        Some(pair) => {
-            let chain = CertificateDer::pem_file_iter(&pair.cert).expect("PEM").map(|c| c.expect("PEM")).collect();
-            builder.with_client_auth_cert(chain, PrivateKeyDer::from_pem_file(&pair.key).expect("PEM")).expect("a pair")
+        Some((cert, key)) => {
+            let chain = CertificateDer::pem_slice_iter(cert.as_bytes()).map(|c| c.expect("PEM")).collect();
+            let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("PEM");
+            builder.with_client_auth_cert(chain, key).expect("a pair")
         }
     })
 }
@@ -121,6 +129,12 @@ impl Client {
     pub fn get_with(&mut self, target: &str, headers: &[&str]) -> Reply {
         self.request("GET", target, headers);
         self.reply().expect("an answer")
+    }
+
+    /// The same where it may fail.
+    pub fn try_get(&mut self, target: &str) -> io::Result<Reply> {
+        self.try_send(format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n"))?;
+        self.reply()
     }
 
     /// Sends a request with a body and reads the answer.
@@ -208,6 +222,11 @@ impl Client {
             }
             buffer.extend_from_slice(&chunk);
         }
+    }
+
+    /// The certificate that the proxy showed, DER.
+    pub fn shown(&self) -> Vec<u8> {
+        self.tls.get_ref().conn.peer_certificates().expect("a certificate")[0].to_vec()
     }
 
     /// Whether the connection has been ended from the other side.

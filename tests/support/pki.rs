@@ -17,6 +17,14 @@ pub struct Pair {
     pub key: PathBuf,
 }
 
+impl Pair {
+    /// Both, as PEM.
+    pub fn texts(&self) -> (String, String) {
+        let read = |path| std::fs::read_to_string(path).expect("PEM");
+        (read(&self.cert), read(&self.key))
+    }
+}
+
 impl Pki {
     /// Makes the CA in `folder`.
     pub fn new(folder: &Path) -> Pki {
@@ -41,6 +49,16 @@ impl Pki {
         self.member(cn, None)
     }
 
+    /// Another certificate and key for the same CN, as PEM: what comes after [`Pki::pair`].
+    pub fn renewed(&self, cn: &str) -> (String, String) {
+        let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()]).expect("names");
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, cn);
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.signed_by(&key, &Issuer::from_params(&self.params, &self.key)).expect("signed");
+        (certificate.pem(), key.serialize_pem())
+    }
+
     /// The same for a client whose certificate also has an O, its group.
     pub fn member(&self, cn: &str, group: Option<&str>) -> Pair {
         let file = |end: &str| self.folder.join(format!("{}.{end}", cn.replace([':', '/'], "-")));
@@ -61,12 +79,14 @@ impl Pki {
         Pair { cert, key }
     }
 
-    /// A key that signs tokens: the public half, and the private one.
+    /// The key that signs tokens: the public half, and the private one.
     pub fn signing_key(&self) -> Pair {
         let (public, private) = (self.folder.join("tokens.pub"), self.folder.join("tokens.key"));
-        let key = KeyPair::generate().expect("a key");
-        std::fs::write(&public, key.public_key_pem()).expect("write");
-        std::fs::write(&private, key.serialize_pem()).expect("write");
+        if !private.exists() {
+            let key = KeyPair::generate().expect("a key");
+            std::fs::write(&public, key.public_key_pem()).expect("write");
+            std::fs::write(&private, key.serialize_pem()).expect("write");
+        }
         Pair { cert: public, key: private }
     }
 }

@@ -47,17 +47,20 @@ impl Proxy {
             ("tls-config-file", pairs_file.display().to_string()),
             ("file-cache-path", proxy.folder.path().join("cache").display().to_string()),
         ];
+        let elsewhere = |flag: &str| extra.iter().any(|e| e.starts_with(&format!("--{flag}=")));
+        let flags = flags.into_iter().filter(|(flag, _)| !elsewhere(flag));
         proxy.flags.extend(flags.map(|(flag, value)| format!("--{flag}={value}")));
-        proxy.flags.extend(extra.iter().map(|e| (*e).to_owned()));
+        proxy.add_flags(extra);
         proxy.boot();
         proxy
     }
 
     /// Starts `program` as a person with a kubeconfig does; what it makes is in [`Proxy::data`].
-    pub fn start_with_kubeconfig(program: &[String], pki: Pki, kubeconfig: &Path) -> Proxy {
+    pub fn start_with_kubeconfig(program: &[String], pki: Pki, kubeconfig: &Path, extra: &[&str]) -> Proxy {
         let mut proxy = Proxy::new(program, pki);
         proxy.flags.push(format!("--kubeconfig={}", kubeconfig.display()));
         proxy.flags.push(format!("--data-dir={}", proxy.data().display()));
+        proxy.add_flags(extra);
         proxy.boot();
         proxy
     }
@@ -73,6 +76,11 @@ impl Proxy {
         self.folder.path().join("data")
     }
 
+    /// Further flags, for the next start.
+    pub fn add_flags(&mut self, extra: &[&str]) {
+        self.flags.extend(extra.iter().map(|e| (*e).to_owned()));
+    }
+
     /// Starts it, again with the same files, and waits until it serves.
     pub fn boot(&mut self) {
         let log = File::options().create(true).append(true).open(self.log_file()).expect("a log");
@@ -81,11 +89,12 @@ impl Proxy {
         command.args(&self.flags).stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
         self.child = Some(command.spawn().expect("the proxy starts"));
         let start = Instant::now();
-        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+        // The admin endpoint comes last.
+        while [self.port, self.admin].iter().any(|port| TcpStream::connect(("127.0.0.1", *port)).is_err()) {
             let ended = self.child.as_mut().and_then(|c| c.try_wait().ok().flatten());
             assert!(ended.is_none(), "the proxy ended: {}", self.log());
             assert!(start.elapsed() < Duration::from_secs(20), "the proxy does not serve: {}", self.log());
-            std::thread::sleep(Duration::from_millis(10));
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 
@@ -107,6 +116,12 @@ impl Proxy {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+
+    /// SIGHUP.
+    pub fn hang_up(&self) {
+        let pid = rustix::process::Pid::from_raw(self.pid().cast_signed()).expect("running");
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).expect("SIGHUP");
     }
 
     /// SIGTERM; how it ended, and how long that took.

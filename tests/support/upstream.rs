@@ -24,6 +24,8 @@ pub struct Received {
     pub body_length: usize,
     /// The CN of the certificate that came with the connection.
     pub common_name: Option<String>,
+    /// The certificate, DER.
+    pub certificate: Option<Vec<u8>>,
 }
 
 impl Received {
@@ -40,6 +42,7 @@ impl Received {
 pub struct Wire {
     tls: BufReader<StreamOwned<ServerConnection, TcpStream>>,
     common_name: Option<String>,
+    certificate: Option<Vec<u8>>,
 }
 
 type Script = dyn Fn(&Received, &mut Wire) -> io::Result<()> + Send + Sync;
@@ -127,6 +130,7 @@ impl Wire {
             target: next(),
             headers,
             common_name: self.common_name.clone(),
+            certificate: self.certificate.clone(),
             ..Received::default()
         }))
     }
@@ -174,7 +178,7 @@ pub struct Upstream {
 }
 
 struct Shared {
-    tls: Arc<ServerConfig>,
+    tls: Mutex<Arc<ServerConfig>>,
     script: Box<Script>,
     received: Mutex<Vec<Received>>,
     sockets: Mutex<Vec<TcpStream>>,
@@ -189,7 +193,7 @@ impl Upstream {
         script: impl Fn(&Received, &mut Wire) -> io::Result<()> + Send + Sync + 'static,
     ) -> Upstream {
         let shared = Arc::new(Shared {
-            tls: Arc::new(tls(pki)),
+            tls: Mutex::new(Arc::new(tls(pki))),
             script: Box::new(script),
             received: Mutex::default(),
             sockets: Mutex::default(),
@@ -209,6 +213,11 @@ impl Upstream {
     /// What has been received so far, probes of the link left out.
     pub fn received(&self) -> Vec<Received> {
         self.shared.received.lock().expect("received").iter().filter(|r| r.path() != "/readyz").cloned().collect()
+    }
+
+    /// From now on it shows a certificate of this CA, and takes clients that have one of it; connections stay.
+    pub fn belong_to(&self, pki: &Pki) {
+        *self.shared.tls.lock().expect("tls") = Arc::new(tls(pki));
     }
 
     /// Connections that are open now.
@@ -269,14 +278,15 @@ fn accept(listener: TcpListener, shared: Arc<Shared>) -> JoinHandle<()> {
 
 fn serve(socket: TcpStream, shared: &Shared) -> io::Result<()> {
     socket.set_nodelay(true)?;
-    let connection = ServerConnection::new(Arc::clone(&shared.tls)).map_err(io::Error::other)?;
+    let tls = Arc::clone(&shared.tls.lock().expect("tls"));
+    let connection = ServerConnection::new(tls).map_err(io::Error::other)?;
     let mut stream = StreamOwned::new(connection, socket);
     while stream.conn.is_handshaking() {
         stream.conn.complete_io(&mut stream.sock)?;
     }
     let certificate = stream.conn.peer_certificates().and_then(|c| c.first()).map(|c| c.to_vec());
-    let common_name = certificate.and_then(|der| lite_apiserver::identity::common_name(&der));
-    let mut wire = Wire { tls: BufReader::new(stream), common_name };
+    let common_name = certificate.as_deref().and_then(lite_apiserver::identity::common_name);
+    let mut wire = Wire { tls: BufReader::new(stream), common_name, certificate };
     while let Some(mut received) = wire.head()? {
         if received.header("expect").is_some() {
             wire.send("HTTP/1.1 100 Continue\r\n\r\n")?;

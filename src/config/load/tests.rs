@@ -2,6 +2,7 @@
 //! binary (`tests/proxy/process.rs`).
 
 use super::*;
+use crate::config::Exit;
 use crate::config::flags::{self, Asked};
 
 fn given(line: &str) -> Given {
@@ -75,14 +76,4 @@ fn the_record_is_where_it_is_said_to_be() {
     assert!(kept("--cache-type bolt", None).is_err_and(|e| e.message.contains("not supported yet")));
     assert!(refuse_what_comes_later(&given("--network-interface eth0")).is_err());
     assert!(refuse_what_comes_later(&given("--network-interface=")).is_ok());
-}
-
-#[test]
-fn the_data_directory_is_found_as_daemons_find_it() {
-    let read = |line: &str, set: &'static str| {
-        let environment = move |name: &str| (name == set).then(|| "/from/environment".to_owned());
-        data_dir(&given(line), &environment)
-    };
-    assert_eq!(read("--data-dir /d", "STATE_DIRECTORY"), Ok("/d".into()));
-    assert_eq!(read("", "STATE_DIRECTORY"), Ok("/from/environment".into()));
 }

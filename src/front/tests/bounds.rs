@@ -221,7 +221,7 @@ fn several_addresses_and_what_cannot_be_bound() {
         assert_eq!(client.get("/").text(), "served");
     }
     let taken = ServerOptions { addresses: vec![server.local_addrs()[0]], ..options() };
-    let error = crate::front::Server::bind(&taken, tls(), handler(|exchange| say(exchange, ""))).unwrap_err();
+    let error = crate::front::Server::bind(taken).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
     assert!(error.to_string().contains(&server.local_addrs()[0].to_string()), "{error}");
 }

@@ -11,7 +11,8 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
 use super::support::*;
-use crate::front::{Exchange, Server, Tls, TlsError};
+use crate::config::VerificationClock;
+use crate::front::{Exchange, Server, Tls};
 
 fn name_peer(exchange: Exchange<'_>) -> io::Result<()> {
     let text = match &exchange.peer.certificate {
@@ -49,9 +50,9 @@ fn client_certificates() {
 #[test]
 fn sessions_are_resumed_until_the_configuration_changes() {
     let pki = pki();
-    let files = Files::new(&pki.server, Some(&pki.authority.pem));
-    let tls = Arc::new(Tls::load(&files.serving, Arc::new(SystemTime::now)).unwrap());
-    let server = Server::bind(&options(), Arc::clone(&tls), handler(name_peer)).unwrap();
+    let certificates = certificates(&pki.server, Some(&pki.authority.pem));
+    let tls = Arc::new(Tls::new(&certificates, VerificationClock::new(SystemTime::now)).unwrap());
+    let server = Server::bind(options()).unwrap().serve(Arc::clone(&tls), handler(name_peer)).unwrap();
     let config = client_config(None);
     let handshake = || {
         let mut client = Client::connect_with(server.local_addrs()[0], Arc::clone(&config)).unwrap();
@@ -60,45 +61,37 @@ fn sessions_are_resumed_until_the_configuration_changes() {
     };
     assert_eq!(handshake(), rustls::HandshakeKind::Full);
     assert_eq!(handshake(), rustls::HandshakeKind::Resumed);
-    tls.reload(&files.serving).unwrap();
+    tls.replace(&certificates).unwrap();
+    assert_eq!(handshake(), rustls::HandshakeKind::Resumed, "these very certificates are in use already");
+    let mut changed = certificates.clone();
+    changed.client_roots = self::certificates(&pki.server, Some(&pki.authority.pem)).client_roots;
+    tls.replace(&changed).unwrap();
     assert_eq!(handshake(), rustls::HandshakeKind::Full);
 }
 
 #[test]
-fn certificates_are_swapped_while_connections_stay() {
+fn certificates_are_replaced_while_connections_stay() {
     let pki = pki();
-    let files = Files::new(&pki.server, None);
-    let tls = Arc::new(Tls::load(&files.serving, Arc::new(SystemTime::now)).unwrap());
-    let server = Server::bind(&options(), Arc::clone(&tls), handler(name_peer)).unwrap();
+    let tls = tls_of(&pki.server, None, SystemTime::now);
+    let server = Server::bind(options()).unwrap().serve(Arc::clone(&tls), handler(name_peer)).unwrap();
     let shown = |client: &Client| client.stream.conn.peer_certificates().unwrap()[0].to_vec();
     let mut old = Client::connect(&server);
     old.get("/");
     let next = pki.authority.issue("server", ServerAuth);
-    let next_files = Files::new(&next, None);
-    tls.reload(&next_files.serving).unwrap();
+    tls.replace(&certificates(&next, None)).unwrap();
     let new = Client::connect(&server);
     assert_ne!(shown(&old), shown(&new));
     assert_eq!(shown(&new), CertificateDer::from_pem_slice(next.certificate.as_bytes()).unwrap().to_vec());
     old.get("/");
-    // What cannot be loaded changes nothing.
-    std::fs::write(&next_files.serving.key_file, &pki.server.key).unwrap();
-    assert!(matches!(tls.reload(&next_files.serving), Err(TlsError::Pair { .. })));
-    std::fs::write(&next_files.serving.cert_file, "nothing").unwrap();
-    let error = tls.reload(&next_files.serving).unwrap_err();
-    assert!(error.to_string().contains("server.crt: no usable certificate"), "{error}");
-    std::fs::remove_file(&next_files.serving.key_file).unwrap();
-    assert!(tls.reload(&next_files.serving).is_err());
-    assert_eq!(shown(&Client::connect(&server)), shown(&new));
 }
 
 #[test]
 fn client_certificates_are_judged_at_the_time_given() {
     let pki = pki();
-    let files = Files::new(&pki.server, Some(&pki.authority.pem));
     // rcgen's certificates end in the year 4096.
-    let late = SystemTime::UNIX_EPOCH + Duration::from_secs(3000 * 366 * 24 * 3600);
-    let tls = Arc::new(Tls::load(&files.serving, Arc::new(move || late)).unwrap());
-    let server = Server::bind(&options(), tls, handler(name_peer)).unwrap();
+    let late = || SystemTime::UNIX_EPOCH + Duration::from_secs(3000 * 366 * 24 * 3600);
+    let tls = tls_of(&pki.server, Some(&pki.authority.pem), late);
+    let server = Server::bind(options()).unwrap().serve(tls, handler(name_peer)).unwrap();
     assert!(ask(&server, &client_config(Some(&pki.authority.issue("kubelet", ClientAuth)))).is_err());
     assert_eq!(ask(&server, &client_config(None)).unwrap(), "nobody");
 }

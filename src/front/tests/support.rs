@@ -2,8 +2,6 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -12,7 +10,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
-use crate::config::Serving;
+use crate::config::{Certificates, VerificationClock};
 use crate::front::{Exchange, Handler, Server, ServerOptions, Tls};
 
 /// Longer than anything takes on a busy machine; a test that waits so long has failed.
@@ -63,36 +61,13 @@ pub(super) fn pki() -> &'static Pki {
     })
 }
 
-/// PEM files in a folder that goes away with this.
-pub(super) struct Files {
-    folder: PathBuf,
-    pub(super) serving: Serving,
+pub(super) fn certificates(pair: &Pair, client_ca: Option<&str>) -> Certificates {
+    Certificates::of_pem((&pair.certificate, &pair.key), client_ca, None, &[])
 }
 
-impl Files {
-    pub(super) fn new(pair: &Pair, client_ca: Option<&str>) -> Self {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let folder = std::env::temp_dir().join(format!("lite-front-{}-{number}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let write = |name: &str, text: &str| {
-            let path = folder.join(name);
-            std::fs::write(&path, text).unwrap();
-            path
-        };
-        let serving = Serving {
-            cert_file: write("server.crt", &pair.certificate),
-            key_file: write("server.key", &pair.key),
-            client_ca_file: client_ca.map(|pem| write("ca.crt", pem)),
-        };
-        Self { folder, serving }
-    }
-}
-
-impl Drop for Files {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.folder);
-    }
+/// TLS with the client certificates judged at the time that the clock tells.
+pub(super) fn tls_of(pair: &Pair, client_ca: Option<&str>, clock: fn() -> SystemTime) -> Arc<Tls> {
+    Arc::new(Tls::new(&certificates(pair, client_ca), VerificationClock::new(clock)).unwrap())
 }
 
 struct Closure<F>(F);
@@ -123,15 +98,14 @@ pub(super) fn options() -> ServerOptions {
 
 pub(super) fn tls() -> Arc<Tls> {
     let pki = pki();
-    let files = Files::new(&pki.server, Some(&pki.authority.pem));
-    Arc::new(Tls::load(&files.serving, Arc::new(SystemTime::now)).unwrap())
+    tls_of(&pki.server, Some(&pki.authority.pem), SystemTime::now)
 }
 
 pub(super) fn serve_with<F>(options: &ServerOptions, handle: F) -> Server
 where
     F: Fn(Exchange<'_>) -> io::Result<()> + Send + Sync + 'static,
 {
-    Server::bind(options, tls(), handler(handle)).unwrap()
+    Server::bind(options.clone()).unwrap().serve(tls(), handler(handle)).unwrap()
 }
 
 pub(super) fn serve<F>(handle: F) -> Server

@@ -349,7 +349,7 @@ mod tests {
     fn typed() -> (Vec<u8>, u32) {
         let mut reader = ObjectReader::new();
         reader.feed(TYPED.as_bytes()).expect("an object");
-        (TYPED.as_bytes().to_vec(), flags::of(&reader.into_facts()))
+        (TYPED.as_bytes().to_vec(), flags::of(&reader.into_facts().expect("typed")))
     }
 
     #[test]

@@ -47,8 +47,7 @@ impl WatchReader {
                 return Ok(None);
             }
         }
-        let blanks = self.pending[self.scanned..].iter().take_while(|b| b.is_ascii_whitespace()).count();
-        self.used = self.scanned + blanks;
+        self.used = self.scanned + token::blanks(&self.pending[self.scanned..]);
         self.tokens = Tokenizer::new();
         self.scanned = 0;
         let raw = &self.pending[..self.used];
@@ -64,14 +63,15 @@ impl WatchReader {
     /// What separates the event handed out last from the next, where it came after the event itself.
     pub(in crate::record) fn take_blanks(&mut self) -> Vec<u8> {
         self.drop_used();
-        let blanks = self.pending.iter().take_while(|b| b.is_ascii_whitespace()).count();
+        let blanks = token::blanks(&self.pending);
         self.scanned = self.scanned.saturating_sub(blanks);
         self.pending.drain(..blanks).collect()
     }
 
     /// Whether all bytes that came were whole events.
     pub(in crate::record) fn is_at_border(&self) -> bool {
-        self.pending[self.used..].iter().all(u8::is_ascii_whitespace)
+        let rest = &self.pending[self.used..];
+        token::blanks(rest) == rest.len()
     }
 
     /// What came and was not handed out.
@@ -96,8 +96,10 @@ impl WatchReader {
 fn read(raw: &[u8]) -> Result<Event, Malformed> {
     let members = token::members(raw)?;
     let member = |name: &[u8]| members.iter().find(|m| m.key == name).map(|m| m.value.clone());
-    let kind =
-        member(b"type").and_then(|t| EventKind::parse(raw[t].trim_ascii().strip_prefix(b"\"")?.strip_suffix(b"\"")?));
+    if [b"type".as_slice(), b"object"].iter().any(|name| members.iter().filter(|m| m.key == *name).count() > 1) {
+        return Err(Malformed::Ambiguous);
+    }
+    let kind = member(b"type").and_then(|t| EventKind::parse(raw[t].strip_prefix(b"\"")?.strip_suffix(b"\"")?));
     let (Some(kind), Some(object)) = (kind, member(b"object")) else { return Err(Malformed::UnknownEvent) };
     let facts = facts_of(&raw[object.clone()], Gathering::of_object())?;
     let mut objects = Vec::new();
@@ -125,12 +127,12 @@ fn facts_of(object: &[u8], mut gathering: Gathering) -> Result<Facts, Malformed>
         let depth = before + usize::from(matches!(token, Token::Open(_))) - usize::from(token == Token::Close);
         let key_at = if let Token::Key(key) = token { at.saturating_sub(key.len() + 2) } else { 0 };
         if before > 0 {
-            gathering.token(token, depth, key_at);
+            gathering.token(token, depth, key_at)?;
         } else if token != Token::Open(b'{') {
             return Err(Malformed::UnknownEvent);
         }
     }
-    Ok(gathering.end())
+    gathering.end()
 }
 
 /// The ranges, in `raw`, of the elements of the array that is the member `name` of the object at `object`; none where it
@@ -214,6 +216,35 @@ mod tests {
         assert_eq!(cut(&bytes).0, lines);
     }
 
+    /// Form feed was blank after an event and not before one, so that it mattered where the bytes were cut.
+    #[test]
+    fn only_the_blanks_of_json_stand_between_events() {
+        let event =
+            r#"{"type":"BOOKMARK","object":{"kind":"Pod","apiVersion":"v1","metadata":{"resourceVersion":"9"}}}"#;
+        for byte in 0..=u8::MAX {
+            let blank = b" \n\r\t".contains(&byte);
+            let all = [event.as_bytes(), &[byte, b' ', byte], event.as_bytes(), &[byte]].concat();
+            for cut in 0..=all.len() {
+                let mut reader = WatchReader::new(1000);
+                let mut events = 0;
+                let mut read = |reader: &mut WatchReader| {
+                    while reader.next_frame()?.is_some() {
+                        events += 1;
+                    }
+                    reader.take_blanks();
+                    Ok::<_, Malformed>(())
+                };
+                reader.push(&all[..cut]);
+                let sound = read(&mut reader).and_then(|()| {
+                    reader.push(&all[cut..]);
+                    read(&mut reader)
+                });
+                let is_so = (sound.is_ok(), reader.is_at_border(), events);
+                assert_eq!(is_so, (blank, blank, 1 + usize::from(blank)), "{byte:#x}, cut at {cut}");
+            }
+        }
+    }
+
     #[test]
     fn the_end_within_an_event_is_no_border() {
         let mut reader = WatchReader::new(1000);
@@ -231,6 +262,8 @@ mod tests {
             r#"{"type":"NEW","object":{}}"#,
             r#"{"type":"ADDED","object":{"metadata":{}}}"#,
             r#"{"type":"ADDED","object":1}"#,
+            r#"{"type":"ADDED","object":{"metadata":{"name":"a"}},"type":"DELETED"}"#,
+            r#"{"type":"ADDED","object":{"metadata":{"name":"a"},"metadata":{}}}"#,
         ] {
             let mut reader = WatchReader::new(1000);
             reader.push(bad.as_bytes());

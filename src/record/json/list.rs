@@ -134,7 +134,7 @@ impl ListReader {
                         let written = self.item.len() + (at - kept);
                         let key_at =
                             if let Token::Key(key) = token { written.saturating_sub(key.len() + 2) } else { 0 };
-                        self.gathering.token(token, depth - 2, key_at);
+                        self.gathering.token(token, depth - 2, key_at)?;
                     }
                 }
             }
@@ -147,7 +147,7 @@ impl ListReader {
         if self.item.len() > self.max_object {
             return Err(Malformed::TooLarge);
         }
-        let facts = std::mem::take(&mut self.gathering).end();
+        let facts = std::mem::take(&mut self.gathering).end()?;
         if facts.name.is_empty() {
             return Err(Malformed::NoName);
         }
@@ -324,6 +324,13 @@ mod tests {
             (r"[1]", Malformed::NotAList),
             (r#"{"kind":"L","apiVersion":"v1","items":[{"metadata":{}}]}"#, Malformed::NoName),
             (r#"{"kind":"L","apiVersion":"v1","items":[1]}"#, Malformed::NotAList),
+            (r#"{"kind":"L","apiVersion":"v1","items":[{"metadata":{"name":"a","name":"b"}}]}"#, Malformed::Ambiguous),
+            // Found by fuzzing: what it lacked was put in, and what it had stood there twice.
+            (
+                r#"{"kind":"L","apiVersion":"v1","items":[{"apiVersion":"v1","metadata":{"name":"a"}}]}"#,
+                Malformed::Ambiguous,
+            ),
+            (r#"{"kind":"L","apiVersion":"v1","items":[{"kind":null,"metadata":{"name":"a"}}]}"#, Malformed::Ambiguous),
             (r#"{"kind":"L","apiVersion":"v1","items":[],"items":[]}"#, Malformed::NotAList),
             (r#"{"kind":"L","apiVersion":"v1","items":[]}{}"#, Malformed::Trailing),
             (r#"{"kind":"L","apiVersion":"v1","items":[{"metadata":{"name":"a"]}}]}"#, Malformed::Syntax),

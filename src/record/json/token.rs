@@ -110,7 +110,7 @@ impl Tokenizer {
                 }
                 continue;
             }
-            if matches!(b, b' ' | b'\n' | b'\r' | b'\t') {
+            if is_blank(b) {
                 *at += 1;
                 continue;
             }
@@ -235,6 +235,17 @@ impl Tokenizer {
     }
 }
 
+/// What may stand between tokens (RFC 8259, section 2: no form feed, unlike ASCII's white space). Nothing else in this room
+/// judges it: what is blank in one place only would depend on how a body is cut.
+fn is_blank(b: u8) -> bool {
+    matches!(b, b' ' | b'\n' | b'\r' | b'\t')
+}
+
+/// How many bytes at the beginning are blank.
+pub(super) fn blanks(bytes: &[u8]) -> usize {
+    bytes.iter().take_while(|b| is_blank(**b)).count()
+}
+
 fn string_token(is_key: bool, text: &[u8]) -> Token<'_> {
     let text = if text.len() > LONGEST_STRING { b"" } else { text };
     if is_key { Token::Key(text) } else { Token::Text(text) }
@@ -288,10 +299,10 @@ pub(super) fn members(object: &[u8]) -> Result<Vec<Span>, Malformed> {
         if value_ends && let Some(mut span) = open.take() {
             let colon = object[span.value.start..].iter().position(|b| *b == b':').map_or(0, |n| n + 1);
             let start = span.value.start + colon;
-            let blanks = object[start..].iter().take_while(|b| b.is_ascii_whitespace()).count();
+            let blanks = blanks(&object[start..]);
             // Of a scalar only the first byte has been seen.
             let rest = if matches!(token, Token::Scalar(_)) {
-                object[at..].iter().take_while(|b| !matches!(b, b',' | b'}' | b']') && !b.is_ascii_whitespace()).count()
+                object[at..].iter().take_while(|b| !matches!(b, b',' | b'}' | b']') && !is_blank(**b)).count()
             } else {
                 0
             };

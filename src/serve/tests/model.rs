@@ -8,21 +8,20 @@
 use super::super::find::{self, Found};
 use super::super::keep::Recorder;
 use super::super::recall::Part;
-use super::super::{Asked, Service, ServiceOptions};
+use super::super::{Asked, Service, ServiceOptions, clock};
 use super::upstream_model::{FIRST, Upstream, VIEWS};
-use crate::config::UpstreamConfig;
+use crate::config::{Certificates, UpstreamConfig, VerificationClock};
 use crate::decide::Keep;
 use crate::identity::{Caller, Identity};
 use crate::record::Envelope;
 use crate::request::ApiRequest;
 use crate::store::{FileOptions, FileStore, MemoryStore, Store, ViewKey};
 use crate::upstream::Answer;
-use std::collections::HashSet;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// What may happen. Numbers are taken modulo what there is, so that a story stays one when steps are left out.
 #[derive(Debug, Clone, Copy)]
@@ -215,34 +214,37 @@ struct Life<'s> {
     watches: Vec<Watch<'s>>,
 }
 
-fn cloud() -> Arc<crate::upstream::Upstream> {
+/// An upstream that nobody will ever reach.
+pub(super) fn cloud() -> Arc<crate::upstream::Upstream> {
     static CLOUD: OnceLock<Arc<crate::upstream::Upstream>> = OnceLock::new();
     let make = || {
-        // Nobody listens there, and nobody asks.
+        // Nobody listens there.
         let config = UpstreamConfig {
             host: "127.0.0.1".into(),
             port: 1,
             base_path: String::new(),
             tls_server_name: None,
-            ca_file: None,
             insecure: true,
-            pairs: Vec::new(),
         };
-        Arc::new(crate::upstream::Upstream::new(&config).expect("an upstream"))
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let own = rcgen::CertificateParams::default().self_signed(&key).expect("a certificate");
+        let certificates = Certificates::of_pem((&own.pem(), &key.serialize_pem()), None, None, &[]);
+        let clock = VerificationClock::new(SystemTime::now);
+        Arc::new(crate::upstream::Upstream::new(&config, &certificates, clock).expect("an upstream"))
     };
     Arc::clone(CLOUD.get_or_init(make))
 }
 
 fn service(store: Arc<dyn Store>) -> Service {
     let options = ServiceOptions {
-        pairs: HashSet::new(),
         timeout: Duration::from_secs(3),
         slow_timeout: Duration::from_secs(60),
         offline_grace: Duration::from_secs(3600),
         review_ttl: Duration::ZERO,
         max_object_size: 64 * 1024,
     };
-    Service::new(options, cloud(), store)
+    let clock = Arc::new(clock(&*store));
+    Service::new(options, cloud(), store, clock)
 }
 
 fn media_type(protobuf: bool) -> &'static str {

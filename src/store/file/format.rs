@@ -175,8 +175,9 @@ impl State {
     }
 }
 
-/// Where a record is.
+/// Where a record is. Packed, since each object in memory has one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(Rust, packed(4))]
 pub(super) struct Loc {
     pub(super) offset: u64,
     pub(super) length: u32,

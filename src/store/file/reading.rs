@@ -4,10 +4,10 @@ use std::io::{self, Read};
 use std::sync::Arc;
 
 use super::super::disk::DiskFile;
-use super::super::index::{Entry, Index};
+use super::super::index::Index;
 use super::super::{Collection, ObjectRef, ViewInfo};
-use super::format::Loc;
-use super::scan::{DocumentBody, read_record};
+use super::format::{Body, Loc};
+use super::scan::{Ahead, DocumentBody, read_record};
 use super::shared::Shared;
 use super::view::{Held, View};
 
@@ -27,12 +27,18 @@ impl Source {
     }
 
     /// Reads the payload of a record; one that is damaged is reported, and its file set aside.
-    fn read<'a>(&self, loc: Loc, record: &'a mut Vec<u8>) -> io::Result<super::format::Body<'a>> {
-        read_record(&*self.file, self.file_id, loc, record).inspect_err(|error| {
-            let _ =
-                self.shared.failed("read", &self.view.path(self.seq), io::Error::new(error.kind(), error.to_string()));
-            self.view.damaged(&self.shared, self.seq);
-        })
+    fn read<'a>(&self, loc: Loc, record: &'a mut Vec<u8>) -> io::Result<Body<'a>> {
+        read_record(&*self.file, self.file_id, loc, record).inspect_err(|error| self.report(error))
+    }
+
+    /// The same for records that are read one after the other.
+    fn read_on<'a>(&self, loc: Loc, ahead: &'a mut Ahead) -> io::Result<Body<'a>> {
+        ahead.read(&*self.file, self.file_id, loc).inspect_err(|error| self.report(error))
+    }
+
+    fn report(&self, error: &io::Error) {
+        let _ = self.shared.failed("read", &self.view.path(self.seq), io::Error::new(error.kind(), error.to_string()));
+        self.view.damaged(&self.shared, self.seq);
     }
 }
 
@@ -80,11 +86,10 @@ impl Snapshot {
     pub(super) fn new(view: &Arc<View>, shared: &Arc<Shared>, held: Held, index: Arc<Index<Loc>>) -> Self {
         Self { source: Source::new(view, shared, &held), info: held.info, index }
     }
+}
 
-    fn bytes<'a>(&self, entry: &Entry<Loc>, record: &'a mut Vec<u8>) -> io::Result<&'a [u8]> {
-        let body = self.source.read(entry.at, record)?;
-        body.object_bytes().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
-    }
+fn object_bytes<'a>(body: &Body<'a>) -> io::Result<&'a [u8]> {
+    body.object_bytes().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
 }
 
 impl Collection for Snapshot {
@@ -110,13 +115,17 @@ impl Collection for Snapshot {
 
     fn each(&self, visit: &mut dyn FnMut(&ObjectRef, &[u8]) -> io::Result<()>) -> io::Result<()> {
         let mut object = ObjectRef::default();
-        let mut record = Vec::new();
+        let mut ahead = Ahead::default();
         for entry in self.index.iter() {
-            let bytes = self.bytes(entry, &mut record)?;
+            let bytes = object_bytes(&self.source.read_on(entry.at, &mut ahead)?)?;
             entry.describe(&mut object);
             visit(&object, bytes)?;
         }
         Ok(())
+    }
+
+    fn lengths(&self, visit: &mut dyn FnMut(u32, u64)) {
+        self.index.iter().for_each(|entry| visit(entry.flags, u64::from(entry.size)));
     }
 
     fn index(&self, visit: &mut dyn FnMut(&ObjectRef, u64)) {
@@ -136,7 +145,7 @@ impl Collection for Snapshot {
     fn get(&self, object_key: &str) -> Option<(ObjectRef, Vec<u8>)> {
         let entry = self.index.get(object_key)?;
         let mut record = Vec::new();
-        let bytes = self.bytes(entry, &mut record).ok()?.to_vec();
+        let bytes = object_bytes(&self.source.read(entry.at, &mut record).ok()?).ok()?.to_vec();
         let mut object = ObjectRef::default();
         entry.describe(&mut object);
         Some((object, bytes))

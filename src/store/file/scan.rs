@@ -91,7 +91,9 @@ pub(super) fn last_state(file: &dyn DiskFile, header: &Header, header_length: us
         };
         let mut record = vec![0; usize::try_from(length).unwrap_or(0)];
         fill(file, &mut record, start)?;
-        let Some(head) = RecordHead::parse(&record, header.file_id, start) else {
+        // In a torn end any byte may look like a length that leads to a record; only the last one ends here.
+        let ends_here = |head: &RecordHead| head.length() == length;
+        let Some(head) = RecordHead::parse(&record, header.file_id, start).filter(ends_here) else {
             return Ok(None);
         };
         let Some(body) = head.body(&record) else {
@@ -163,9 +165,44 @@ pub(super) fn read_record<'a>(
 ) -> io::Result<Body<'a>> {
     record.resize(loc.length as usize, 0);
     fill(file, record, loc.offset)?;
+    check_record(record, file_id, loc)
+}
+
+fn check_record(record: &[u8], file_id: u64, loc: Loc) -> io::Result<Body<'_>> {
     let damaged = || io::Error::new(io::ErrorKind::InvalidData, "a recorded object is damaged");
     let head = RecordHead::parse(record, file_id, loc.offset).ok_or_else(damaged)?;
     head.body(record).ok_or_else(damaged)
+}
+
+/// How much is read ahead of records that are read one after the other.
+const AHEAD: usize = 32 << 10;
+
+/// Reads records that are known to be at some place. Where each follows the one before, as those of a list do that was
+/// recorded at once, several are read at a time.
+#[derive(Default)]
+pub(super) struct Ahead {
+    bytes: Vec<u8>,
+    at: u64,
+    /// Where the record ended that was read last.
+    end: u64,
+}
+
+impl Ahead {
+    /// Reads the record at `loc` and checks it. All records must have been in the file when the first one is read.
+    pub(super) fn read(&mut self, file: &dyn DiskFile, file_id: u64, loc: Loc) -> io::Result<Body<'_>> {
+        let (offset, length) = (loc.offset, loc.length as usize);
+        let held = self.at..self.at + self.bytes.len() as u64;
+        if !(held.contains(&offset) && offset + length as u64 <= held.end) {
+            let wanted = if offset == self.end { length.max(AHEAD) } else { length };
+            self.bytes.resize(wanted, 0);
+            let got = fill(file, &mut self.bytes, offset)?;
+            self.bytes.truncate(got);
+            self.at = offset;
+        }
+        self.end = offset + length as u64;
+        let start = (offset - self.at) as usize;
+        check_record(self.bytes.get(start..start + length).unwrap_or_default(), file_id, loc)
+    }
 }
 
 /// A file read in large pieces.

@@ -211,13 +211,21 @@ impl FileGeneration {
         Ok((state, again))
     }
 
-    fn replace(&self, writer: &mut Writer, replace: Replace<Loc>, envelope: &[u8]) -> Result<(), StoreError> {
+    fn replace(
+        &self,
+        writer: &mut Writer,
+        replace: Replace<Loc>,
+        envelope: &[u8],
+        (version, complete): (Option<u64>, bool),
+    ) -> Result<(), StoreError> {
         // A pointer to what is held, let go before it is changed, so that it can be changed in place.
         let held = match &lock(&self.view.shown).content {
             Some(Content::Collection(index)) => Some(Arc::clone(index)),
             _ => None,
         };
         let (state, again) = self.write_difference(writer, held.as_deref(), &replace, envelope)?;
+        // Ended first: the draft knows as many objects as the collection will.
+        writer.drafts.committed(self.draft, version, complete);
         if held.is_some() {
             drop(held);
             self.view.show_change(&self.shared, writer, &state, |index| {
@@ -265,19 +273,18 @@ impl Generation for FileGeneration {
         let mut writer = lock(&self.view.writer);
         let plan =
             with_index(&self.view, |held| writer.drafts.plan_commit(self.draft, held, envelope, version, complete));
-        let outcome = match plan.ok_or(StoreError::Abandoned)? {
-            CommitPlan::Older => return Ok(Committed::Older),
+        match plan.ok_or(StoreError::Abandoned)? {
+            CommitPlan::Older => Ok(Committed::Older),
             CommitPlan::Unchanged => {
                 self.view.confirm();
-                Committed::Unchanged
+                writer.drafts.committed(self.draft, version, complete);
+                Ok(Committed::Unchanged)
             }
             CommitPlan::Replace(replace) => {
-                self.replace(&mut writer, replace, envelope)?;
-                Committed::Replaced
+                self.replace(&mut writer, replace, envelope, (version, complete))?;
+                Ok(Committed::Replaced)
             }
-        };
-        writer.drafts.committed(self.draft, version, complete);
-        Ok(outcome)
+        }
     }
 }
 

@@ -145,10 +145,10 @@ fn certificates_go_up_per_identity_and_never_for_others() {
         exchange.send(certificate);
         Then::Next
     });
-    let pairs = vec![pki.pair("one"), pki.pair("two")];
-    let upstream = Upstream::new(&UpstreamConfig { pairs, ..pki.config(server.port) }).unwrap();
+    let upstream = pki.upstream(server.port, &["one", "two"]);
     for (name, other) in [("one", "two"), ("two", "one"), ("one", "two")] {
-        let mut answer = upstream.fetch(&Credentials::Certificate(name.into()), request("GET", "/")).unwrap();
+        let mut answer =
+            upstream.fetch(&upstream.known(), &Credentials::Certificate(name.into()), request("GET", "/")).unwrap();
         let mut certificate = Vec::new();
         answer.body.read_to_end(&mut certificate).unwrap();
         assert!(
@@ -156,7 +156,7 @@ fn certificates_go_up_per_identity_and_never_for_others() {
                 && !certificate.windows(3).any(|w| w == other.as_bytes())
         );
     }
-    match upstream.fetch(&Credentials::None, request("GET", "/")) {
+    match upstream.fetch(&upstream.known(), &Credentials::None, request("GET", "/")) {
         Err(FetchError::Unreachable(why)) => {
             assert!(why.starts_with("our certificate was refused"), "{why}");
         }
@@ -165,39 +165,103 @@ fn certificates_go_up_per_identity_and_never_for_others() {
     // That is one identity's trouble: the link is there, and the others are served.
     std::thread::sleep(Duration::from_millis(300));
     assert!(!is_down(upstream.link().state()));
-    upstream.fetch(&Credentials::Certificate("one".into()), request("GET", "/")).unwrap();
+    upstream.fetch(&upstream.known(), &Credentials::Certificate("one".into()), request("GET", "/")).unwrap();
 }
 
 #[test]
 fn tls_1_2_will_do_and_insecure_trusts_anyone() {
     let (pki, other) = (Pki::new(), Pki::new());
     let server = StandIn::start(other.server(&[&rustls::version::TLS12], false), number);
-    let config = UpstreamConfig { insecure: true, ca_file: None, ..pki.config(server.port) };
-    let upstream = Upstream::new(&config).unwrap();
-    assert_eq!(upstream.fetch(&Credentials::None, request("GET", "/")).unwrap().status, 200);
-    let (socket, tls) = upstream.dial(&Credentials::None, None).unwrap();
+    let config = UpstreamConfig { insecure: true, ..Pki::config(server.port) };
+    let upstream = Upstream::new(&config, &pki.certificates(&[]), VerificationClock::new(SystemTime::now)).unwrap();
+    assert_eq!(upstream.fetch(&upstream.known(), &Credentials::None, request("GET", "/")).unwrap().status, 200);
+    let (socket, tls) = upstream.dial(&upstream.known(), &Credentials::None, None).unwrap();
     assert_eq!(tls.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_2));
     assert!(socket.nodelay().unwrap());
 }
 
 #[test]
-fn bad_files_are_named_at_start() {
+fn what_cannot_be_used_is_named_at_start() {
     let pki = Pki::new();
-    let missing = pki.file("none.pem");
-    let mut pair = pki.pair("one");
-    spoil(&pair.key);
+    let mut without = pki.certificates(&[]);
+    without.upstream_roots = None;
     let table = [
-        (UpstreamConfig { ca_file: Some(missing), ..pki.config(1) }, "none.pem"),
-        (UpstreamConfig { ca_file: None, ..pki.config(1) }, "--insecure"),
-        (UpstreamConfig { pairs: vec![pair.clone()], ..pki.config(1) }, "one.key: holds no PEM private key"),
-        (UpstreamConfig { host: "a b".into(), ..pki.config(1) }, "a b"),
-        (UpstreamConfig { tls_server_name: Some("c d".into()), ..pki.config(1) }, "c d"),
+        (Pki::config(1), without, "--insecure"),
+        (UpstreamConfig { host: "a b".into(), ..Pki::config(1) }, pki.certificates(&[]), "a b"),
+        (UpstreamConfig { tls_server_name: Some("c d".into()), ..Pki::config(1) }, pki.certificates(&[]), "c d"),
     ];
-    for (config, word) in table {
-        let words = Upstream::new(&config).err().unwrap().to_string();
+    for (config, certificates, word) in table {
+        let clock = VerificationClock::new(SystemTime::now);
+        let words = Upstream::new(&config, &certificates, clock).err().unwrap().to_string();
         assert!(words.contains(word), "{words}");
     }
-    pair.key = pki.pair("two").key;
-    let words = Upstream::new(&UpstreamConfig { pairs: vec![pair], ..pki.config(1) }).err().unwrap().to_string();
-    assert!(words.contains("one.pem and its key"), "{words}");
+}
+
+#[test]
+fn new_certificates_are_for_new_connections_and_old_ones_go_on() {
+    let pki = Pki::new();
+    let released = Arc::new(std::sync::Barrier::new(2));
+    let gate = Arc::clone(&released);
+    let server = StandIn::start(pki.server(ALL_VERSIONS, true), move |exchange| {
+        if exchange.head.starts_with("GET /held") {
+            exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nhe");
+            gate.wait();
+            exchange.send("ld");
+            return Then::Next;
+        }
+        number(exchange)
+    });
+    let first = pki.certificates(&["one", "two", "gone"]);
+    let clock = VerificationClock::new(SystemTime::now);
+    let upstream = Upstream::new(&Pki::config(server.port), &first, clock).unwrap();
+    let ask = |name: &str| {
+        let mut whole = String::new();
+        let who = Credentials::Certificate(name.into());
+        upstream.fetch(&upstream.known(), &who, request("GET", "/")).unwrap().body.read_to_string(&mut whole).unwrap();
+        whole
+    };
+    assert_eq!([ask("one"), ask("one"), ask("two")], ["1", "1", "2"]);
+    let (before, one) = (upstream.known(), Credentials::Certificate("one".into()));
+    let mut held = upstream.fetch(&before, &one, request("GET", "/held")).unwrap();
+    held.body.read_exact(&mut [0; 2]).unwrap();
+
+    // One pair is new, one is the same, one has gone, one has come.
+    let mut next = pki.certificates(&["one", "more"]);
+    next.upstream_roots.clone_from(&first.upstream_roots);
+    next.pairs.insert("two".into(), Arc::clone(&first.pairs["two"]));
+    upstream.replace(&next).unwrap();
+    assert_eq!([ask("one"), ask("two"), ask("more"), ask("one")], ["3", "2", "4", "3"]);
+    assert!(!upstream.known().has_pair("gone"));
+    // Who was identified by what was known before is sent by it.
+    let gone = Credentials::Certificate("gone".into());
+    assert_eq!(upstream.fetch(&before, &gone, request("GET", "/")).unwrap().status, 200);
+    released.wait();
+    let mut rest = String::new();
+    held.body.read_to_string(&mut rest).unwrap();
+    assert_eq!(rest, "ld", "what was under way ends well");
+
+    // Other CAs: nothing is used that was verified by the old ones, and who does not chain to them is nobody.
+    let mut other = next.clone();
+    other.upstream_roots = Pki::new().certificates(&[]).upstream_roots;
+    upstream.replace(&other).unwrap();
+    assert!(upstream.fetch(&upstream.known(), &one, request("GET", "/")).is_err());
+    upstream.replace(&next).unwrap();
+    let probed = Instant::now();
+    while is_down(upstream.link().state()) && probed.elapsed() < LONG {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(ask("two"), "6", "the probe, too, goes by what is known now");
+}
+
+#[test]
+fn the_upstream_is_judged_at_the_time_given() {
+    let pki = Pki::new();
+    let server = StandIn::start(pki.server(ALL_VERSIONS, false), number);
+    // rcgen's certificates begin in 1975.
+    for (seconds, good) in [(0, false), (1_800_000_000, true)] {
+        let clock = VerificationClock::new(move || SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+        let upstream = Upstream::new(&Pki::config(server.port), &pki.certificates(&[]), clock).unwrap();
+        let answer = upstream.fetch(&upstream.known(), &Credentials::None, request("GET", "/"));
+        assert_eq!(answer.is_ok(), good, "{:?}", answer.err());
+    }
 }

@@ -6,8 +6,8 @@ use super::*;
 fn a_refused_connection_takes_the_link_down_at_once() {
     let pki = Pki::new();
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let upstream = Upstream::new(&pki.config(free)).unwrap();
-    match upstream.fetch(&Credentials::None, request("GET", "/")) {
+    let upstream = pki.upstream(free, &[]);
+    match upstream.fetch(&upstream.known(), &Credentials::None, request("GET", "/")) {
         Err(FetchError::Unreachable(why)) => {
             assert_eq!(why, format!("connection refused (127.0.0.1:{free})"));
         }
@@ -16,7 +16,7 @@ fn a_refused_connection_takes_the_link_down_at_once() {
     assert!(is_down(upstream.link().state()));
     let outage = upstream.link().describe();
     assert!(
-        outage.since.is_some() && outage.last_up.is_none() && outage.reason.starts_with("connection refused"),
+        outage.since.is_some() && outage.silence.is_none() && outage.reason.starts_with("connection refused"),
         "{outage:?}"
     );
 }
@@ -25,13 +25,13 @@ fn a_refused_connection_takes_the_link_down_at_once() {
 fn a_certificate_that_is_not_trusted_is_told_in_plain_words() {
     let (pki, other) = (Pki::new(), Pki::new());
     let server = StandIn::start(other.server(ALL_VERSIONS, false), number);
-    let elsewhere = UpstreamConfig { tls_server_name: Some("elsewhere".into()), ..other.config(server.port) };
-    for (config, words) in [
-        (pki.config(server.port), "certificate not trusted: signed by an unknown authority"),
-        (elsewhere, "certificate not trusted: made for another name"),
+    let elsewhere = UpstreamConfig { tls_server_name: Some("elsewhere".into()), ..Pki::config(server.port) };
+    for (config, certificates, words) in [
+        (Pki::config(server.port), pki.certificates(&[]), "certificate not trusted: signed by an unknown authority"),
+        (elsewhere, other.certificates(&[]), "certificate not trusted: made for another name"),
     ] {
-        let upstream = Upstream::new(&config).unwrap();
-        match upstream.fetch(&Credentials::None, request("GET", "/")) {
+        let upstream = Upstream::new(&config, &certificates, VerificationClock::new(SystemTime::now)).unwrap();
+        match upstream.fetch(&upstream.known(), &Credentials::None, request("GET", "/")) {
             Err(FetchError::Unreachable(why)) => assert_eq!(why, words),
             other => panic!("{:?}", other.map(|a| a.status)),
         }
@@ -50,15 +50,15 @@ fn a_black_hole_costs_the_first_request_a_connect_timeout_and_the_next_nothing()
     while let Ok(socket) = TcpStream::connect_timeout(&address, Duration::from_millis(300)) {
         filling.push(socket);
     }
-    let upstream = Upstream::new(&pki.config(address.port())).unwrap();
+    let upstream = pki.upstream(address.port(), &[]);
     let start = Instant::now();
-    match upstream.fetch(&Credentials::None, request("GET", "/")) {
+    match upstream.fetch(&upstream.known(), &Credentials::None, request("GET", "/")) {
         Err(FetchError::Unreachable(why)) => assert!(why.starts_with("connect timed out"), "{why}"),
         other => panic!("{:?}", other.map(|a| a.status)),
     }
     assert!(start.elapsed() > Duration::from_millis(500));
     let start = Instant::now();
-    assert!(upstream.fetch(&Credentials::None, request("GET", "/")).is_err());
+    assert!(upstream.fetch(&upstream.known(), &Credentials::None, request("GET", "/")).is_err());
     assert!(start.elapsed() < Duration::from_secs(1));
 }
 
@@ -66,9 +66,9 @@ fn a_black_hole_costs_the_first_request_a_connect_timeout_and_the_next_nothing()
 fn an_upstream_that_accepts_and_says_nothing_fails_in_the_handshake() {
     let pki = Pki::new();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let upstream = Upstream::new(&pki.config(listener.local_addr().unwrap().port())).unwrap();
+    let upstream = pki.upstream(listener.local_addr().unwrap().port(), &[]);
     let start = Instant::now();
-    match upstream.fetch(&Credentials::None, request("GET", "/")) {
+    match upstream.fetch(&upstream.known(), &Credentials::None, request("GET", "/")) {
         Err(FetchError::Unreachable(why)) => assert_eq!(why, "TLS handshake timed out"),
         other => panic!("{:?}", other.map(|a| a.status)),
     }
@@ -81,7 +81,7 @@ fn a_probe_finds_a_link_down_and_up_again_without_any_request() {
     let pki = Pki::new();
     let server = StandIn::start(pki.server(ALL_VERSIONS, false), number);
     server.ready.store(503, Ordering::SeqCst);
-    let scene = Scene { upstream: Upstream::new(&pki.config(server.port)).unwrap(), server, _pki: pki };
+    let scene = Scene { upstream: pki.upstream(server.port, &[]), server };
     scene.wait_for(is_down);
     let up = scene.upstream.link().up_epoch();
     let next_down = scene.upstream.link().down_epoch();
@@ -93,7 +93,7 @@ fn a_probe_finds_a_link_down_and_up_again_without_any_request() {
     waits.on(up.as_fd(), rustix::event::PollFlags::IN, Some(Instant::now() + LONG)).unwrap();
     assert_eq!(scene.upstream.link().state(), LinkState::Up);
     assert!(!next_down.has_ended());
-    assert!(scene.upstream.link().describe().last_up.is_some());
+    assert!(scene.upstream.link().describe().silence.is_some());
     assert_eq!(scene.get().unwrap(), b"1");
 }
 

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use rustls::ALL_VERSIONS;
 
 use super::*;
-use stand_in::{Exchange, Pki, StandIn, Then, read_chunked, spoil};
+use stand_in::{Exchange, Pki, StandIn, Then, read_chunked};
 
 /// Far longer than anything should take on the busiest machine, and shorter than 60 s.
 const LONG: Duration = Duration::from_secs(40);
@@ -26,14 +26,13 @@ const LONG: Duration = Duration::from_secs(40);
 struct Scene {
     upstream: Upstream,
     server: StandIn,
-    _pki: Pki,
 }
 
 fn scene(script: impl Fn(&mut Exchange<'_>) -> Then + Send + Sync + 'static) -> Scene {
     let pki = Pki::new();
     let server = StandIn::start(pki.server(ALL_VERSIONS, false), script);
-    let upstream = Upstream::new(&pki.config(server.port)).unwrap();
-    Scene { upstream, server, _pki: pki }
+    let upstream = pki.upstream(server.port, &[]);
+    Scene { upstream, server }
 }
 
 fn request<'a>(method: &'a str, target: &'a str) -> Outgoing<'a, 'a> {
@@ -42,13 +41,13 @@ fn request<'a>(method: &'a str, target: &'a str) -> Outgoing<'a, 'a> {
 
 impl Scene {
     fn send(&self, method: &'static str) -> Result<Answer<'_>, FetchError> {
-        self.upstream.fetch(&Credentials::None, request(method, "/x"))
+        self.upstream.fetch(&self.upstream.known(), &Credentials::None, request(method, "/x"))
     }
 
     /// The whole body of a GET.
     fn get(&self) -> io::Result<Vec<u8>> {
         let mut whole = Vec::new();
-        let mut answer = self.upstream.fetch(&Credentials::None, request("GET", "/x")).map_err(io::Error::other)?;
+        let mut answer = self.send("GET").map_err(io::Error::other)?;
         answer.body.read_to_end(&mut whole)?;
         Ok(whole)
     }

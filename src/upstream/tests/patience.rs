@@ -10,7 +10,7 @@ fn a_stalled_first_byte_times_out_and_the_link_is_looked_at() {
     });
     let start = Instant::now();
     let out = Outgoing { first_byte: Duration::from_millis(300), ..request("GET", "/x") };
-    let outcome = scene.upstream.fetch(&Credentials::None, out);
+    let outcome = scene.upstream.fetch(&scene.upstream.known(), &Credentials::None, out);
     assert!(matches!(outcome.map(|a| a.status), Err(FetchError::TimedOut)));
     assert!(start.elapsed() >= Duration::from_millis(300));
     // The probe finds the upstream well.
@@ -26,7 +26,10 @@ fn a_first_byte_timeout_with_a_dead_probe_takes_the_link_down() {
     });
     scene.server.ready.store(0, Ordering::SeqCst);
     let out = Outgoing { first_byte: Duration::from_millis(100), ..request("GET", "/x") };
-    assert!(matches!(scene.upstream.fetch(&Credentials::None, out).map(|a| a.status), Err(FetchError::TimedOut)));
+    assert!(matches!(
+        scene.upstream.fetch(&scene.upstream.known(), &Credentials::None, out).map(|a| a.status),
+        Err(FetchError::TimedOut)
+    ));
     scene.wait_for(is_down);
     // From now on nothing is sent, and nobody waits.
     let start = Instant::now();
@@ -58,7 +61,7 @@ fn a_client_that_hangs_up_frees_the_request_and_its_connection() {
             drop(other_end);
         });
         let out = Outgoing { client: Some(client.as_fd()), ..request("GET", "/x?watch=1") };
-        match scene.upstream.fetch(&Credentials::None, out) {
+        match scene.upstream.fetch(&scene.upstream.known(), &Credentials::None, out) {
             Ok(mut answer) => {
                 assert!(send_head);
                 assert_eq!(answer.body.read(&mut [0; 9]).unwrap_err().kind(), io::ErrorKind::BrokenPipe);

@@ -23,7 +23,7 @@ fn a_request_goes_up_as_it_is_with_host_and_framing_and_nothing_else() {
     let port = scene.server.port;
     for (method, framing) in [("GET", ""), ("POST", "content-length: 0\r\n"), ("DELETE", ""), ("BREW", "")] {
         let out = Outgoing { headers: &headers, ..request(method, "/api/v1/pods?labelSelector=%21a&x={1}") };
-        assert_eq!(scene.upstream.fetch(&Credentials::None, out).unwrap().status, 204);
+        assert_eq!(scene.upstream.fetch(&scene.upstream.known(), &Credentials::None, out).unwrap().status, 204);
         let head = seen.recv_timeout(LONG).unwrap();
         let expected = format!(
             "{method} /api/v1/pods?labelSelector=%21a&x={{1}} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\naccept: a\r\naccept: b\r\nx-y: \u{e9}\r\n{framing}\r\n"
@@ -40,11 +40,11 @@ fn a_base_path_and_a_header_line_larger_than_the_buffers_go_up() {
         heads.send(exchange.head.clone()).unwrap();
         number(exchange)
     });
-    let config = UpstreamConfig { base_path: "/k8s/c1".into(), ..pki.config(server.port) };
-    let upstream = Upstream::new(&config).unwrap();
+    let config = UpstreamConfig { base_path: "/k8s/c1".into(), ..Pki::config(server.port) };
+    let upstream = Upstream::new(&config, &pki.certificates(&[]), VerificationClock::new(SystemTime::now)).unwrap();
     let headers = [("authorization".to_owned(), vec![b'x'; 50_000])];
     let out = Outgoing { headers: &headers, ..request("GET", "/api") };
-    assert_eq!(upstream.fetch(&Credentials::None, out).unwrap().status, 200);
+    assert_eq!(upstream.fetch(&upstream.known(), &Credentials::None, out).unwrap().status, 200);
     let head = seen.recv_timeout(LONG).unwrap();
     assert!(head.starts_with("GET /k8s/c1/api HTTP/1.1\r\n") && head.len() > 50_000, "{} bytes", head.len());
 }
@@ -57,10 +57,15 @@ fn what_cannot_be_sent_is_said_and_is_no_fault_of_the_link() {
     for (target, headers) in
         [("x", &[][..]), ("/a b", &[]), ("/<", &[]), ("/a#b", &[]), ("/x", &bad_value), ("/x", &bad_name)]
     {
-        let outcome = scene.upstream.fetch(&Credentials::None, Outgoing { headers, ..request("GET", target) });
+        let outcome = scene.upstream.fetch(
+            &scene.upstream.known(),
+            &Credentials::None,
+            Outgoing { headers, ..request("GET", target) },
+        );
         assert!(matches!(outcome.map(|a| a.status), Err(FetchError::Unsendable(_))), "{target} {headers:?}");
     }
-    let outcome = scene.upstream.fetch(&Credentials::Certificate("who".into()), request("GET", "/"));
+    let outcome =
+        scene.upstream.fetch(&scene.upstream.known(), &Credentials::Certificate("who".into()), request("GET", "/"));
     assert!(matches!(outcome.map(|a| a.status), Err(FetchError::Unsendable(_))));
     assert_eq!(scene.upstream.link().state(), LinkState::Up);
 }
@@ -83,8 +88,10 @@ fn bodies_stream_up_chunked_and_by_length() {
             // One byte more than announced is there: it must not be taken.
             let mut reader = io::repeat(7).take(SIZE + u64::from(length.is_some()));
             let body = Some(OutgoingBody { reader: &mut reader, length });
-            let mut answer =
-                scene.upstream.fetch(&Credentials::None, Outgoing { body, ..request(method, "/x") }).unwrap();
+            let mut answer = scene
+                .upstream
+                .fetch(&scene.upstream.known(), &Credentials::None, Outgoing { body, ..request(method, "/x") })
+                .unwrap();
             let mut whole = String::new();
             answer.body.read_to_string(&mut whole).unwrap();
             assert_eq!((answer.status, whole.as_str()), (201, "20000000"), "{method} {length:?}");
@@ -110,7 +117,11 @@ fn a_body_that_ends_early_or_fails_is_the_clients_fault() {
         (&mut Failing, None, io::ErrorKind::TimedOut),
     ] {
         let body = Some(OutgoingBody { reader, length });
-        match scene.upstream.fetch(&Credentials::None, Outgoing { body, ..request("PUT", "/x") }) {
+        match scene.upstream.fetch(
+            &scene.upstream.known(),
+            &Credentials::None,
+            Outgoing { body, ..request("PUT", "/x") },
+        ) {
             Err(FetchError::ClientBody(e)) => assert_eq!(e.kind(), kind),
             other => panic!("{:?}", other.map(|a| a.status)),
         }
@@ -136,7 +147,7 @@ fn an_answer_that_comes_before_the_body_is_through_is_the_answer() {
             ..request("PUT", "/x")
         };
         let start = Instant::now();
-        let mut answer = scene.upstream.fetch(&Credentials::None, out).unwrap();
+        let mut answer = scene.upstream.fetch(&scene.upstream.known(), &Credentials::None, out).unwrap();
         let mut whole = Vec::new();
         answer.body.read_to_end(&mut whole).unwrap();
         assert_eq!((answer.status, whole), (413, b"no".to_vec()));

@@ -1,10 +1,8 @@
 //! A TLS server on loopback for the tests of this room: each connection has a thread that reads heads and plays a script.
 
-use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,53 +11,49 @@ use rustls::pki_types::PrivateKeyDer;
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 
-use crate::config::{KeyPairFiles, UpstreamConfig};
+use crate::config::{Certificates, UpstreamConfig, VerificationClock};
+use crate::upstream::Upstream;
 
 pub(super) type Tls = StreamOwned<ServerConnection, TcpStream>;
 
-/// Files that are gone with the test.
+/// A CA.
 pub(super) struct Pki {
-    dir: PathBuf,
     issuer: Issuer<'static, KeyPair>,
     ca: rcgen::Certificate,
 }
 
 impl Pki {
     pub(super) fn new() -> Self {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let name = format!("lite-apiserver-upstream-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let dir = std::env::temp_dir().join(name);
-        fs::create_dir_all(&dir).unwrap();
         let mut params = CertificateParams::new([]).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
         let ca = params.self_signed(&key).unwrap();
-        fs::write(dir.join("ca.pem"), ca.pem()).unwrap();
-        Self { dir, issuer: Issuer::new(params, key), ca }
-    }
-
-    pub(super) fn file(&self, name: &str) -> PathBuf {
-        self.dir.join(name)
+        Self { issuer: Issuer::new(params, key), ca }
     }
 
     fn issue(&self, common_name: &str) -> (rcgen::Certificate, KeyPair) {
         let mut params = CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+        params.distinguished_name = rcgen::DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, common_name);
         let key = KeyPair::generate().unwrap();
         (params.signed_by(&key, &self.issuer).unwrap(), key)
     }
 
-    /// A client's key pair, as files.
-    pub(super) fn pair(&self, common_name: &str) -> KeyPairFiles {
-        let (cert, key) = self.issue(common_name);
-        let files = KeyPairFiles {
-            common_name: common_name.into(),
-            cert: self.file(&format!("{common_name}.pem")),
-            key: self.file(&format!("{common_name}.key")),
+    /// The CA, and a key pair for clients of each of these names.
+    pub(super) fn certificates(&self, names: &[&str]) -> Certificates {
+        let pem = |name: &&str| {
+            let (certificate, key) = self.issue(name);
+            (certificate.pem(), key.serialize_pem())
         };
-        fs::write(&files.cert, cert.pem()).unwrap();
-        fs::write(&files.key, key.serialize_pem()).unwrap();
-        files
+        let pairs: Vec<_> = names.iter().map(pem).collect();
+        let (certificate, key) = pem(&"serving");
+        Certificates::of_pem((&certificate, &key), None, Some(&self.ca.pem()), &pairs)
+    }
+
+    /// An upstream at this port of loopback, and key pairs of these names.
+    pub(super) fn upstream(&self, port: u16, names: &[&str]) -> Upstream {
+        let clock = VerificationClock::new(std::time::SystemTime::now);
+        Upstream::new(&Pki::config(port), &self.certificates(names), clock).unwrap()
     }
 
     /// A server's configuration; client certificates are required with `mutual`.
@@ -85,22 +79,14 @@ impl Pki {
     }
 
     /// The configuration of an upstream at this port of loopback.
-    pub(super) fn config(&self, port: u16) -> UpstreamConfig {
+    pub(super) fn config(port: u16) -> UpstreamConfig {
         UpstreamConfig {
             host: "127.0.0.1".into(),
             port,
             base_path: String::new(),
             tls_server_name: None,
-            ca_file: Some(self.file("ca.pem")),
             insecure: false,
-            pairs: Vec::new(),
         }
-    }
-}
-
-impl Drop for Pki {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.dir);
     }
 }
 
@@ -236,9 +222,4 @@ pub(super) fn read_chunked(tls: &mut Tls) -> io::Result<u64> {
             return Ok(total);
         }
     }
-}
-
-/// Makes sure that a file holds something else than PEM.
-pub(super) fn spoil(file: &Path) {
-    fs::write(file, "no PEM").unwrap();
 }
