@@ -40,7 +40,7 @@ fn service(kept: &str, wall: fn() -> SystemTime) -> Service {
 
 /// How a token is judged that was accepted once and expires then.
 fn judged(service: &Service, expires: u64) -> Reader {
-    let token = format!("expires at {expires}");
+    let token = format!("expires-at-{expires}");
     let claims = Claims { issuer: "i".into(), subject: "s".into(), expires: Some(at(expires)) };
     service.accept(TokenHash::of(&token), Some(&claims));
     let headers = [("authorization".to_owned(), format!("Bearer {token}").into_bytes())];
