@@ -26,6 +26,10 @@ const IN_THE_DARK: Duration = Duration::from_secs(1);
 /// client-go waits up to 30 s, and as much again by chance, before it tries again what has failed several times.
 const BACKED_OFF: Duration = Duration::from_secs(70);
 
+/// Of the watches that are held in the dark, some 500, so many may be told to list again: the cut came when another watch
+/// of the view had been sent something, and they had not.
+const OVERTAKEN: u32 = 10;
+
 /// A program that is led by lines; killed when dropped.
 struct Led {
     name: &'static str,
@@ -89,6 +93,7 @@ fn informers_hold_the_same_through_twenty_cuts() {
     }
     same(&mut churner, &mut direct, &mut through);
 
+    let mut expired = 0;
     for cut in 0..CUTS {
         churner.say("resume");
         std::thread::sleep(random.within(200, 2500));
@@ -110,7 +115,13 @@ fn informers_hold_the_same_through_twenty_cuts() {
         let found = mended.elapsed();
         std::thread::sleep(random.within(0, 2500));
         let (objects, settled) = same(&mut churner, &mut direct, &mut through);
-        through.iter_mut().for_each(|led| led.has_not_listed_again(killed));
+        let overtaken = scene.proxy.log().matches("held from the record (Expired)").count() as u32;
+        let mut again = 0;
+        for led in &mut through {
+            again += led.listed_again(killed);
+        }
+        assert!(again <= overtaken - expired, "{again} lists again, for {} watches that expired", overtaken - expired);
+        expired = overtaken;
         println!(
             "cut {:2}, {cable:?}: found mended after {:.1} s, {objects} objects the same {:.1} s after the writes ended",
             cut + 1,
@@ -119,6 +130,8 @@ fn informers_hold_the_same_through_twenty_cuts() {
         );
     }
 
+    println!("{expired} watches were overtaken by others of their view just before a cut");
+    assert!(expired <= OVERTAKEN, "{expired} watches were told to list again");
     let (_, of_direct) = direct.dump();
     println!("direct: {of_direct:?}");
     for led in &mut through {
@@ -261,15 +274,15 @@ impl Led {
         }
     }
 
-    /// No kind has been listed again since this was last asked, but where a watch was not a second old when the proxy
-    /// was killed: client-go takes that for an error (`reflector.go`, "very short watch").
-    fn has_not_listed_again(&mut self, killed: bool) {
+    /// How many kinds have been listed again since this was last asked, but for those whose watch was not a second old
+    /// when the proxy was killed: client-go takes that for an error (`reflector.go`, "very short watch").
+    fn listed_again(&mut self, killed: bool) -> u32 {
         let lists = self.dump().1.lists;
         let short = self.log().matches("very short watch").count() as u32;
-        let allowed = if killed { short - self.short } else { 0 };
-        let again = lists - self.listed;
-        assert!(again <= allowed, "{}: {again} lists, {allowed} of them for short watches: {}", self.name, self.log());
+        let excused = if killed { short - self.short } else { 0 };
+        let again = (lists - self.listed).saturating_sub(excused);
         (self.listed, self.short) = (lists, short);
+        again
     }
 
     fn log(&self) -> String {

@@ -32,7 +32,8 @@ fn bad_input_dies_at_once_with_a_code_and_one_line() {
         "exec",
         "{clusters: [{name: c, cluster: {server: 'https://h'}}], users: [{name: u, user: {exec: {command: aws}}}], contexts: [{name: x, context: {cluster: c, user: u}}], current-context: x}",
     );
-    let good = "--ca-file=ca.crt --tls-cert-file=lite-apiserver.crt --tls-private-key-file=lite-apiserver.key --kube-apiserver-url=127.0.0.1 --file-cache-path=cache --admin-address= --port=51003";
+    let good = "--ca-file=ca.crt --tls-cert-file=lite-apiserver.crt --tls-private-key-file=lite-apiserver.key --kube-apiserver-url=127.0.0.1 --file-cache-path=cache --admin-address=";
+    let good = format!("{good} --port={}", free_port());
     let without =
         |flag: &str| good.split(' ').filter(|f| !f.starts_with(&format!("--{flag}="))).collect::<Vec<_>>().join(" ");
     let busy = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -101,7 +102,7 @@ fn a_second_daemon_does_not_touch_the_first_ones_record() {
     let pki = Pki::new(folder.path());
     pki.pair("lite-apiserver");
     let line = "--ca-file=ca.crt --tls-cert-file=lite-apiserver.crt --tls-private-key-file=lite-apiserver.key --kube-apiserver-url=h --admin-address=";
-    let output = run(folder.path(), &format!("{line} --file-cache-path={}", cache.display()));
+    let output = run(folder.path(), &format!("{line} --port={} --file-cache-path={}", free_port(), cache.display()));
     assert_eq!(output.status.code(), Some(69), "{output:?}");
 }
 

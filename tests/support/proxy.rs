@@ -4,7 +4,7 @@ use super::client::{Client, Reply};
 use super::pki::Pki;
 use super::{TempDir, eventually, free_port};
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -89,8 +89,8 @@ impl Proxy {
         command.args(&self.flags).stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
         self.child = Some(command.spawn().expect("the proxy starts"));
         let start = Instant::now();
-        // The admin endpoint comes last.
-        while [self.port, self.admin].iter().any(|port| TcpStream::connect(("127.0.0.1", *port)).is_err()) {
+        // Its sockets are there before it serves, and before it is who it is to be; the admin endpoint answers last.
+        while !self.try_page("/healthz").is_ok_and(|page| page.contains(" 200 ")) {
             let ended = self.child.as_mut().and_then(|c| c.try_wait().ok().flatten());
             assert!(ended.is_none(), "the proxy ended: {}", self.log());
             assert!(start.elapsed() < Duration::from_secs(20), "the proxy does not serve: {}", self.log());
@@ -145,11 +145,15 @@ impl Proxy {
 
     /// A page of the admin endpoint.
     pub fn page(&self, path: &str) -> String {
-        let mut socket = TcpStream::connect(("127.0.0.1", self.admin)).expect("the admin endpoint");
-        write!(socket, "GET {path} HTTP/1.0\r\n\r\n").expect("sent");
+        self.try_page(path).expect("the admin endpoint")
+    }
+
+    fn try_page(&self, path: &str) -> io::Result<String> {
+        let mut socket = TcpStream::connect(("127.0.0.1", self.admin))?;
+        write!(socket, "GET {path} HTTP/1.0\r\n\r\n")?;
         let mut text = String::new();
-        socket.read_to_string(&mut text).expect("read");
-        text
+        socket.read_to_string(&mut text)?;
+        Ok(text)
     }
 
     /// The sum of a metric's samples.
