@@ -193,6 +193,15 @@ fn askers([holder, guest, leaver]: &[String; 3], expiring: &str) -> Vec<Asker> {
     add("holder's token, cut short", None, vec![bearer(&holder[..holder.len() - 1])], InTheDark);
     add("holder's token, one more letter", None, vec![bearer(&format!("{holder}A"))], InTheDark);
     add("the holder's scope for a token", None, vec![bearer("token:system:serviceaccount:vault:holder")], InTheDark);
+    // What is no token to kube-apiserver, which then answers as to nobody, must not count as one that it has taken.
+    let unsigned = |letter: &str| format!("{head}.{}", letter.repeat(signature.len()));
+    let blanks = format!("Authorization: Bearer  {}", unsigned("C"));
+    add("forged, behind two blanks", None, vec![blanks], Always);
+    let named = vec![bearer(&unsigned("D")), "Connection: authorization".to_owned()];
+    add("forged, Connection names the field", None, named, Always);
+    let second = vec!["Authorization: Basic eDp5".to_owned(), bearer(&unsigned("E"))];
+    add("forged, in a second field", None, second, Always);
+    add("guest's token, a forged one behind it", None, vec![bearer(&format!("{guest} {}", unsigned("F")))], Always);
     add("two tokens, guest's first", None, vec![bearer(guest), bearer(holder)], InTheDark);
     add("basic authentication as admin", None, vec!["Authorization: Basic YWRtaW46YWRtaW4=".to_owned()], InTheDark);
     all
