@@ -11,7 +11,7 @@ use super::super::recall::Part;
 use super::super::{Asked, Service, ServiceOptions, clock};
 use super::upstream_model::{FIRST, Upstream, VIEWS};
 use crate::config::{Certificates, UpstreamConfig, VerificationClock};
-use crate::decide::Keep;
+use crate::decide::{HeldAt, Keep};
 use crate::identity::{Caller, Identity};
 use crate::record::Envelope;
 use crate::request::ApiRequest;
@@ -489,7 +489,14 @@ fn check(life: &Life<'_>, upstream: &Upstream) -> Result<(), String> {
         watch.check()?;
     }
     for (view, asked) in VIEWS.iter().enumerate() {
-        let Some((version, list)) = recalled(life, upstream, view)? else { continue };
+        let Some((held, list)) = recalled(life, upstream, view)? else { continue };
+        let version = held.version.ok_or("no version")?;
+        if held
+            .unchanged_since
+            .is_some_and(|since| since > version || upstream.versions(view, since) != upstream.versions(view, version))
+        {
+            return Err(format!("{asked:?} is said to be unchanged: {held:?}"));
+        }
         let expected = upstream.list(version, &upstream.view(view, version), None);
         if list != expected {
             let shown = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
@@ -500,7 +507,7 @@ fn check(life: &Life<'_>, upstream: &Upstream) -> Result<(), String> {
 }
 
 /// What a list of a view is answered with while the link is down, and at which version.
-fn recalled(life: &Life<'_>, upstream: &Upstream, view: usize) -> Result<Option<(u64, Vec<u8>)>, String> {
+fn recalled(life: &Life<'_>, upstream: &Upstream, view: usize) -> Result<Option<(HeldAt, Vec<u8>)>, String> {
     let store = &*life.service.store;
     let request = &asked(life.service, &target(view, ""), upstream.protobuf).request;
     let finding = find::find(store, request, "cert:n", None, true);
@@ -523,7 +530,7 @@ fn recalled(life: &Life<'_>, upstream: &Upstream, view: usize) -> Result<Option<
     .map_err(|e| e.to_string())?;
     list.tail(&mut out);
     if out.len() as u64 == list.length() {
-        Ok(Some((version, out)))
+        Ok(Some((HeldAt { version: Some(version), unchanged_since: collection.unchanged_since() }, out)))
     } else {
         Err("its length is another than was told".into())
     }

@@ -70,6 +70,11 @@ impl Upstream {
         covered.map(|(key, object)| (key.as_str(), object)).collect()
     }
 
+    /// The same by key and version.
+    pub(super) fn versions(&self, view: usize, version: u64) -> Vec<(&str, u64)> {
+        self.view(view, version).into_iter().map(|(key, object)| (key, object.version)).collect()
+    }
+
     /// What a list's body is at a version; of a page, `part` of it and the token for the next.
     pub(super) fn list(&self, version: u64, objects: &[(&str, &Object)], token: Option<&str>) -> Vec<u8> {
         if self.protobuf {
