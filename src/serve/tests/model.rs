@@ -257,10 +257,24 @@ fn target(view: usize, parameters: &str) -> String {
     format!("{path}?{parameters}{selector}")
 }
 
-/// A request; leaked, which spares the test a self-reference and costs it a few megabytes.
-fn asked(service: &Service, target: &str, protobuf: bool) -> &'static Asked {
+fn get(target: &str, protobuf: bool) -> ApiRequest {
     let header = |name: &str| (name == "accept").then(|| media_type(protobuf).to_owned());
-    let request = ApiRequest::new("GET", target, &header).expect("understood");
+    ApiRequest::new("GET", target, &header).expect("understood")
+}
+
+/// The list of a view; made once, because it is asked for after each step.
+fn whole(view: usize, protobuf: bool) -> &'static ApiRequest {
+    static MADE: OnceLock<Vec<ApiRequest>> = OnceLock::new();
+    let made = MADE.get_or_init(|| {
+        let each = (0..VIEWS.len()).flat_map(|view| [false, true].map(|protobuf| get(&target(view, ""), protobuf)));
+        each.collect()
+    });
+    &made[view * 2 + usize::from(protobuf)]
+}
+
+/// A request; leaked, which spares the test a self-reference and costs it some megabytes.
+fn asked(service: &Service, target: &str, protobuf: bool) -> &'static Asked {
+    let request = get(target, protobuf);
     let caller = Caller { identity: Identity::Certificate { common_name: "n".into() }, impersonated: String::new() };
     Box::leak(Box::new(service.asked_by_proxy(request, caller)))
 }
@@ -509,8 +523,7 @@ fn check(life: &Life<'_>, upstream: &Upstream) -> Result<(), String> {
 /// What a list of a view is answered with while the link is down, and at which version.
 fn recalled(life: &Life<'_>, upstream: &Upstream, view: usize) -> Result<Option<(HeldAt, Vec<u8>)>, String> {
     let store = &*life.service.store;
-    let request = &asked(life.service, &target(view, ""), upstream.protobuf).request;
-    let finding = find::find(store, request, "cert:n", None, true);
+    let finding = find::find(store, whole(view, upstream.protobuf), "cert:n", None, true);
     let (key, selection) = match &finding.found {
         Some(Found::Collection { key, selection }) => (key, selection),
         None => return Ok(None),
