@@ -39,11 +39,30 @@ pub(super) fn open_file_store(root: &Path) -> FileStore {
     FileStore::open(FileOptions { root: root.to_owned(), flush_interval: Duration::from_secs(3600) }).unwrap()
 }
 
+/// Opens the store of an engine that lasts, which makes nothing durable unless it is told to.
+pub(super) type Open = fn(&Path) -> Box<dyn Store>;
+
+/// The engines that last.
+pub(super) const LASTING: &[(&str, Open)] = &[
+    ("file", |root| Box::new(open_file_store(root))),
+    #[cfg(feature = "redb")]
+    ("redb", |path| Box::new(open_redb(&database_options(path)).unwrap())),
+];
+
+/// Makes nothing durable unless it is told to.
+#[cfg(feature = "redb")]
+pub(super) fn database_options(path: &Path) -> DatabaseOptions {
+    DatabaseOptions { path: path.to_owned(), flush_interval: Duration::from_secs(3600) }
+}
+
 /// Runs a test on every engine.
 fn on_every_engine(test: impl Fn(&dyn Store)) {
     test(&MemoryStore::new());
-    let dir = TempDir::new();
-    test(&open_file_store(&dir.path().join("store")));
+    for (name, open) in LASTING {
+        println!("{name}");
+        let dir = TempDir::new();
+        test(&*open(&dir.path().join("store")));
+    }
 }
 
 pub(super) fn key(path: &str) -> ViewKey {
@@ -708,14 +727,16 @@ fn a_collection_is_always_a_state_that_the_upstream_held() {
     for seed in 1..=2000 {
         play(&MemoryStore::new(), seed);
     }
-    for seed in 1..=60 {
-        let dir = TempDir::new();
-        let root = dir.path().join("store");
-        let store = open_file_store(&root);
-        play(&store, seed);
-        let before = read(&store, &key("/api/v1/pods"));
-        drop(store);
-        assert_eq!(read(&open_file_store(&root), &key("/api/v1/pods")), before, "seed {seed}");
+    for (name, open) in LASTING {
+        for seed in 1..=60 {
+            let dir = TempDir::new();
+            let root = dir.path().join("store");
+            let store = open(&root);
+            play(&*store, seed);
+            let before = read(&*store, &key("/api/v1/pods"));
+            drop(store);
+            assert_eq!(read(&*open(&root), &key("/api/v1/pods")), before, "{name}, seed {seed}");
+        }
     }
 }
 

@@ -1,0 +1,1 @@
+//! What only the engines in a database promise: crashes, damage, trouble.
