@@ -47,10 +47,12 @@ pub(super) const LASTING: &[(&str, Open)] = &[
     ("file", |root| Box::new(open_file_store(root))),
     #[cfg(feature = "redb")]
     ("redb", |path| Box::new(open_redb(&database_options(path)).unwrap())),
+    #[cfg(feature = "fjall")]
+    ("fjall", |path| Box::new(open_fjall(&database_options(path)).unwrap())),
 ];
 
 /// Makes nothing durable unless it is told to.
-#[cfg(feature = "redb")]
+#[cfg(any(feature = "redb", feature = "fjall"))]
 pub(super) fn database_options(path: &Path) -> DatabaseOptions {
     DatabaseOptions { path: path.to_owned(), flush_interval: Duration::from_secs(3600) }
 }
@@ -369,14 +371,14 @@ fn a_list_writes_only_what_changed() {
         let written = store.stats().bytes_written;
         assert_eq!(list(store, &key, 10, &objects), Committed::Unchanged);
         assert_eq!(store.stats().bytes_written, written);
-        // Only the list's own version moved: one small record.
+        // Only the list's own version moved: one small record, with the view's key where the engine keeps rows.
         assert_eq!(list(store, &key, 11, &objects), Committed::Replaced);
-        assert!(store.stats().bytes_written - written < 100);
+        assert!(store.stats().bytes_written - written < 200);
         objects.remove(7);
         objects[50].1 = 12;
         objects.push(("zz/new", 12));
         assert_eq!(list(store, &key, 12, &objects), Committed::Replaced);
-        assert!(store.stats().bytes_written - written < 800);
+        assert!(store.stats().bytes_written - written < 1200);
         assert_eq!(read(store, &key), Some(held(12, &objects)));
         // What is folded is unchanged for the next list too.
         fold(store, &key, put("zz/new", 13, b"zz/new@13"));
@@ -655,7 +657,7 @@ type LateList = (Box<dyn Generation>, u64, Vec<(String, u64)>);
 
 /// Several watches, each in its own time, and lists that were read at some version and arrive whenever they do: at any
 /// moment the collection is exactly what the upstream held at the collection's version.
-fn play(store: &dyn Store, seed: u64) {
+pub(super) fn play(store: &dyn Store, seed: u64) {
     let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let key = key("/api/v1/pods");
     let mut history = History(Vec::new());

@@ -25,6 +25,8 @@ use std::time::SystemTime;
 mod disk;
 mod drafts;
 mod file;
+#[cfg(feature = "fjall")]
+mod fjall;
 mod index;
 mod memory;
 #[cfg(feature = "redb")]
@@ -37,6 +39,8 @@ mod contract;
 
 pub use disk::{Disk, DiskFile, OsDisk};
 pub use file::{FileOptions, FileStore};
+#[cfg(feature = "fjall")]
+pub use fjall::open as open_fjall;
 pub use memory::MemoryStore;
 #[cfg(feature = "redb")]
 pub use redb::open as open_redb;

@@ -86,7 +86,7 @@ mod writing;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
-mod trouble;
+pub(super) mod trouble;
 
 use document::FileDocument;
 use folders::Folders;
