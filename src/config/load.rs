@@ -69,8 +69,6 @@ fn refuse_what_comes_later(given: &Given) -> Result<(), ConfigError> {
     for (name, cure) in [
         ("network-interface", "leave it out, and the system's routes decide"),
         ("url-mux-cache", "leave it out; each client has its own watches"),
-        ("badger-cache-path", "use --cache-type file with --file-cache-path"),
-        ("bolt-cache-file", "use --cache-type file with --file-cache-path"),
     ] {
         if given.given(name).is_some_and(|v| v.iter().any(|v| !v.is_empty())) {
             return Err(not_yet(name, cure));
