@@ -60,8 +60,7 @@ pub(super) fn database_options(path: &Path) -> DatabaseOptions {
 /// Runs a test on every engine.
 fn on_every_engine(test: impl Fn(&dyn Store)) {
     test(&MemoryStore::new());
-    for (name, open) in LASTING {
-        println!("{name}");
+    for (_, open) in LASTING {
         let dir = TempDir::new();
         test(&*open(&dir.path().join("store")));
     }

@@ -27,7 +27,7 @@ use std::sync::{Arc, Mutex};
 use fjall::{Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Readable, Snapshot};
 
 use super::disk::{Disk, OsDisk, make_dirs};
-use super::rows::{Costs, Database, DatabaseOptions, Moment, Pen, RowStore};
+use super::rows::{Costs, Database, DatabaseOptions, Moment, Pen, RowStore, VisitRow};
 use super::{StoreError, lock};
 
 /// What waits in memory to be written as a table.
@@ -188,7 +188,7 @@ impl Moment for FjallMoment {
         }
     }
 
-    fn scan(&self, prefix: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> io::Result<()>) -> io::Result<()> {
+    fn scan(&self, prefix: &[u8], visit: VisitRow<'_>) -> io::Result<()> {
         for row in self.snapshot.prefix(&self.rows, prefix) {
             let (key, value) = row.into_inner().map_err(to_io)?;
             visit(&key, &value)?;

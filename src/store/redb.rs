@@ -27,7 +27,7 @@ use std::sync::{Arc, Mutex};
 use redb::{Durability, ReadOnlyTable, ReadableDatabase, StorageBackend, TableDefinition};
 
 use super::disk::{Disk, DiskFile, OsDisk, make_dirs};
-use super::rows::{Costs, Database, DatabaseOptions, Moment, Pen, RowStore};
+use super::rows::{Costs, Database, DatabaseOptions, Moment, Pen, RowStore, VisitRow};
 use super::{StoreError, lock};
 
 const ROWS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("rows");
@@ -39,15 +39,15 @@ const CACHE: usize = 2 << 20;
 /// Fails with [`StoreError::Locked`] if another process has it open, and with [`StoreError::Io`] if it cannot be made,
 /// read or written.
 pub fn open(options: &DatabaseOptions) -> Result<RowStore, StoreError> {
-    open_on(Arc::new(OsDisk), options)
+    open_on(&(Arc::new(OsDisk) as Arc<dyn Disk>), options)
 }
 
 /// Opens the store on any disk.
-pub(super) fn open_on(disk: Arc<dyn Disk>, options: &DatabaseOptions) -> Result<RowStore, StoreError> {
+pub(super) fn open_on(disk: &Arc<dyn Disk>, options: &DatabaseOptions) -> Result<RowStore, StoreError> {
     let path = &options.path;
     let failed = |doing, error| StoreError::Io { doing, path: path.clone(), error };
     if let Some(above) = path.parent().filter(|above| !above.as_os_str().is_empty()) {
-        make_dirs(&*disk, above).map_err(|error| failed("create the directory of", error))?;
+        make_dirs(&**disk, above).map_err(|error| failed("create the directory of", error))?;
     }
     let lock_path = beside(path, "lock");
     let held = disk.lock(&lock_path).map_err(|error| match error.kind() {
@@ -58,11 +58,11 @@ pub(super) fn open_on(disk: Arc<dyn Disk>, options: &DatabaseOptions) -> Result<
     let mut damaged = 0;
     loop {
         let (database, set_aside) =
-            RedbDatabase::open(Arc::clone(&disk), path).map_err(|error| failed("open", error))?;
+            RedbDatabase::open(Arc::clone(disk), path).map_err(|error| failed("open", error))?;
         damaged += set_aside;
         match RowStore::new(Box::new(database), options, damaged, Box::new(Arc::clone(&held))) {
             Err(error) if error.kind() == io::ErrorKind::InvalidData && damaged == 0 => {
-                set_aside_file(&*disk, path, &error).map_err(|error| failed("set aside", error))?;
+                set_aside_file(&**disk, path, &error).map_err(|error| failed("set aside", error))?;
                 damaged += 1;
             }
             opened => return opened.map_err(|error| failed("open", error)),
@@ -207,7 +207,7 @@ impl Moment for RedbMoment {
         }
     }
 
-    fn scan(&self, prefix: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> io::Result<()>) -> io::Result<()> {
+    fn scan(&self, prefix: &[u8], visit: VisitRow<'_>) -> io::Result<()> {
         for row in self.0.range(prefix..).map_err(to_io)? {
             let (key, value) = row.map_err(to_io)?;
             if !key.value().starts_with(prefix) {

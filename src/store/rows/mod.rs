@@ -78,12 +78,15 @@ pub(super) trait Pen {
     fn delete(&mut self, key: &[u8]) -> io::Result<()>;
 }
 
+/// Is shown a row, its key and its value; its error ends the scan.
+pub(super) type VisitRow<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> io::Result<()>;
+
 /// One state of a database.
 pub(super) trait Moment: Send + Sync {
     /// Calls `visit` with the value of this key, if there is one.
     fn get(&self, key: &[u8], visit: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()>;
     /// Calls `visit` with each row whose key begins with this, in their order.
-    fn scan(&self, prefix: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> io::Result<()>) -> io::Result<()>;
+    fn scan(&self, prefix: &[u8], visit: VisitRow<'_>) -> io::Result<()>;
 }
 
 /// See [`Stats`].

@@ -299,7 +299,7 @@ mod on_redb {
                 let dir = TempDir::new();
                 let path = dir.path().join("db");
                 let (disk, writes, syncs) = trouble::disk();
-                let store = redb::open_on(disk, &database_options(&path)).unwrap();
+                let store = redb::open_on(&disk, &database_options(&path)).unwrap();
                 list(&store, &pods, 10, &[("a", 1), ("b", 2)]);
                 list(&store, &nodes, 10, &[("n", 1)]);
                 store.flush().unwrap();

@@ -53,6 +53,9 @@ pub(super) struct Held {
     pub(super) moment: Arc<dyn Moment>,
 }
 
+/// What changes are planned upon: a collection's row and its index.
+pub(super) type Base = (Row, Arc<Index<Place>>);
+
 /// What a draft has written. Each piece of bytes has the next number.
 #[derive(Default)]
 pub(super) struct Pending {
@@ -190,11 +193,7 @@ impl View {
     }
 
     /// What changes are planned upon. `None`: there is no collection, or none that they follow.
-    pub(super) fn base(
-        &self,
-        shared: &Shared,
-        writer: &mut Writer,
-    ) -> Result<Option<(Row, Arc<Index<Place>>)>, StoreError> {
+    pub(super) fn base(&self, shared: &Shared, writer: &mut Writer) -> Result<Option<Base>, StoreError> {
         if writer.behind {
             return Ok(None);
         }
@@ -290,7 +289,7 @@ impl View {
     }
 
     /// Ends a draft: deletes what it wrote, unless that was committed, and what was kept for the last one.
-    pub(super) fn end_draft(&self, shared: &Shared, writer: &mut Writer, draft: u64) {
+    pub(super) fn end_draft(shared: &Shared, writer: &mut Writer, draft: u64) {
         writer.drafts.end(draft);
         if let Some(pending) = writer.pending.remove(&draft) {
             pending.undo(shared, draft);

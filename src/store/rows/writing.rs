@@ -11,7 +11,7 @@ use super::super::{Change, Committed, Folded, Generation, ObjectRef, StoreError,
 use super::Pen;
 use super::format::{self, Content, Listed, Place, Row};
 use super::shared::Shared;
-use super::view::{Discards, View, Writer, rows_of};
+use super::view::{Base, Discards, View, Writer, rows_of};
 
 type Object = Arc<Entry<Place>>;
 
@@ -228,7 +228,7 @@ impl RowsGeneration {
     fn replace(
         &self,
         writer: &mut Writer,
-        base: Option<(Row, Arc<Index<Place>>)>,
+        base: Option<Base>,
         replace: Replace<Place>,
         envelope: &[u8],
         (version, complete): (Option<u64>, bool),
@@ -257,7 +257,7 @@ impl RowsGeneration {
     fn write_difference(
         &self,
         writer: &mut Writer,
-        base: Option<&(Row, Arc<Index<Place>>)>,
+        base: Option<&Base>,
         replace: &Replace<Place>,
         envelope: &[u8],
     ) -> Result<Row, StoreError> {
@@ -398,6 +398,6 @@ impl Drop for RowsGeneration {
         // A commit has let go of its gate and its lock by now.
         let _gate = self.shared.enter();
         let mut writer = lock(&self.view.writer);
-        self.view.end_draft(&self.shared, &mut writer, self.draft);
+        View::end_draft(&self.shared, &mut writer, self.draft);
     }
 }
