@@ -24,7 +24,9 @@ fn main() -> ExitCode {
         .with_level(config.log_level)
         .with_module_level("ureq", config.log_level.min(LevelFilter::Info))
         .with_module_level("ureq_proto", config.log_level.min(LevelFilter::Info))
-        .with_module_level("rustls", config.log_level.min(LevelFilter::Warn));
+        .with_module_level("rustls", config.log_level.min(LevelFilter::Warn))
+        .with_module_level("fjall", config.log_level.min(LevelFilter::Warn))
+        .with_module_level("lsm_tree", config.log_level.min(LevelFilter::Warn));
     if let Err(e) = logger.init() {
         return end(70, &format!("the log cannot be set up: {e}"));
     }

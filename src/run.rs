@@ -9,12 +9,19 @@ use crate::admin::{Admin, Exposition, Pages};
 use crate::config::{Config, StoreConfig, VerificationClock};
 use crate::front::{Bound, Counters, Handler, Server, ServerOptions, Tls};
 use crate::serve::{self, Clock, Healing, Service, ServiceOptions};
+#[cfg(any(feature = "redb", feature = "fjall"))]
+use crate::store::DatabaseOptions;
+#[cfg(feature = "fjall")]
+use crate::store::open_fjall;
+#[cfg(feature = "redb")]
+use crate::store::open_redb;
 use crate::store::{FileOptions, FileStore, MemoryStore, Store, StoreError};
 use crate::upstream::Upstream;
 use rotation::Rotation;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use signals::{Signals, Woken};
 use std::net::TcpListener;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -128,17 +135,28 @@ fn allow_open_files(connections: usize) {
 }
 
 fn open_store(config: &Config) -> Result<Arc<dyn Store>, Failed> {
-    match &config.store {
-        StoreConfig::Memory => Ok(Arc::new(MemoryStore::new())),
+    let flush_interval = config.limits.flush_interval;
+    let failed = |flag: &str, path: &Path, e: &StoreError| {
+        let exit = if matches!(e, StoreError::Locked { .. }) { 69 } else { 73 };
+        failed(exit, format!("--{flag} {}: {e}", path.display()))
+    };
+    Ok(match &config.store {
+        StoreConfig::Memory => Arc::new(MemoryStore::new()),
         StoreConfig::File(root) => {
-            let options = FileOptions { root: root.clone(), flush_interval: config.limits.flush_interval };
-            let store = FileStore::open(options).map_err(|e| {
-                let exit = if matches!(e, StoreError::Locked { .. }) { 69 } else { 73 };
-                failed(exit, format!("--file-cache-path {}: {e}", root.display()))
-            })?;
-            Ok(Arc::new(store))
+            let options = FileOptions { root: root.clone(), flush_interval };
+            Arc::new(FileStore::open(options).map_err(|e| failed("file-cache-path", root, &e))?)
         }
-    }
+        #[cfg(feature = "redb")]
+        StoreConfig::Redb(path) => {
+            let options = DatabaseOptions { path: path.clone(), flush_interval };
+            Arc::new(open_redb(&options).map_err(|e| failed("bolt-cache-file", path, &e))?)
+        }
+        #[cfg(feature = "fjall")]
+        StoreConfig::Fjall(path) => {
+            let options = DatabaseOptions { path: path.clone(), flush_interval };
+            Arc::new(open_fjall(&options).map_err(|e| failed("badger-cache-path", path, &e))?)
+        }
+    })
 }
 
 fn open_upstream(config: &Config, clock: &Arc<Clock>) -> Result<Arc<Upstream>, Failed> {

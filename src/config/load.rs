@@ -69,8 +69,6 @@ fn refuse_what_comes_later(given: &Given) -> Result<(), ConfigError> {
     for (name, cure) in [
         ("network-interface", "leave it out, and the system's routes decide"),
         ("url-mux-cache", "leave it out; each client has its own watches"),
-        ("badger-cache-path", "use --cache-type file with --file-cache-path"),
-        ("bolt-cache-file", "use --cache-type file with --file-cache-path"),
     ] {
         if given.given(name).is_some_and(|v| v.iter().any(|v| !v.is_empty())) {
             return Err(not_yet(name, cure));
@@ -117,23 +115,42 @@ fn admin(given: &Given) -> Result<Option<SocketAddr>, ConfigError> {
 }
 
 fn store(given: &Given, data: Option<&Path>) -> Result<StoreConfig, ConfigError> {
+    let place = |flag: &str, below: &str| {
+        let path = match (given.given(flag), data) {
+            (None, Some(data)) => data.join(below),
+            _ => PathBuf::from(given.get(flag).unwrap_or_default()),
+        };
+        if path.as_os_str().is_empty() {
+            return Err(ConfigError::usage(format!("--{flag} is empty; name a place")));
+        }
+        Ok(path)
+    };
     match given.get("cache-type").unwrap_or_default() {
         "memory" => Ok(StoreConfig::Memory),
-        "file" => {
-            let path = match (given.given("file-cache-path"), data) {
-                (None, Some(data)) => data.join("cache"),
-                _ => PathBuf::from(given.get("file-cache-path").unwrap_or_default()),
-            };
-            if path.as_os_str().is_empty() {
-                return Err(ConfigError::usage("--file-cache-path is empty; name a folder"));
-            }
-            Ok(StoreConfig::File(path))
-        }
-        other @ ("badger" | "bolt" | "pebble") => Err(ConfigError::usage(format!(
-            "--cache-type {other} is not supported yet; use file, which lasts, or memory, which does not"
+        "file" => place("file-cache-path", "cache").map(StoreConfig::File),
+        #[cfg(feature = "redb")]
+        "redb" | "bolt" => place("bolt-cache-file", "cache.redb").map(StoreConfig::Redb),
+        #[cfg(not(feature = "redb"))]
+        "redb" | "bolt" => Err(built_without("redb")),
+        #[cfg(feature = "fjall")]
+        "fjall" | "badger" => place("badger-cache-path", "cache.fjall").map(StoreConfig::Fjall),
+        #[cfg(not(feature = "fjall"))]
+        "fjall" | "badger" => Err(built_without("fjall")),
+        "pebble" => Err(ConfigError::usage(
+            "--cache-type pebble is not there; use fjall, which is as pebble is (a log-structured tree), or file",
+        )),
+        other => Err(ConfigError::usage(format!(
+            "--cache-type: {other:?} is no cache; use file, redb (or bolt), fjall (or badger), or memory"
         ))),
-        other => Err(ConfigError::usage(format!("--cache-type: {other:?} is no cache; use file or memory"))),
     }
+}
+
+#[cfg(not(all(feature = "redb", feature = "fjall")))]
+fn built_without(engine: &str) -> ConfigError {
+    let message = format!(
+        "--cache-type: this program was built without {engine}; use --cache-type file, or build it with --features {engine}"
+    );
+    ConfigError::new(super::error::Exit::Config, message)
 }
 
 fn limits(given: &Given) -> Result<Limits, ConfigError> {

@@ -82,6 +82,12 @@ pub struct UpstreamConfig {
 pub enum StoreConfig {
     /// A hashed directory tree below this folder.
     File(PathBuf),
+    /// A redb database in this file.
+    #[cfg(feature = "redb")]
+    Redb(PathBuf),
+    /// A fjall database below this folder.
+    #[cfg(feature = "fjall")]
+    Fjall(PathBuf),
     /// Nothing survives the process.
     Memory,
 }

@@ -15,10 +15,15 @@ pub(super) fn lower(config: &Config) -> Result<(), Failed> {
     let Some(to) = config.run_as else { return Ok(()) };
     if let Some(uid) = to.uid.filter(|_| geteuid().is_root()) {
         let record = match &config.store {
-            StoreConfig::File(path) => Some(path),
+            StoreConfig::File(path) => Some(path.as_path()),
+            // A file is not given with the folder around it, which may be anybody's, unless that is made for it.
+            #[cfg(feature = "redb")]
+            StoreConfig::Redb(path) => path.parent().filter(|folder| !folder.exists()),
+            #[cfg(feature = "fjall")]
+            StoreConfig::Fjall(path) => Some(path.as_path()),
             StoreConfig::Memory => None,
         };
-        for folder in record.into_iter().chain(&config.data_dir) {
+        for folder in record.into_iter().chain(config.data_dir.as_deref()) {
             give_folder(folder, Uid::from_raw(uid), Gid::from_raw(to.gid))
                 .map_err(|e| failed(73, format!("{}: cannot be given to user {uid}: {e}", folder.display())))?;
         }

@@ -39,11 +39,31 @@ pub(super) fn open_file_store(root: &Path) -> FileStore {
     FileStore::open(FileOptions { root: root.to_owned(), flush_interval: Duration::from_secs(3600) }).unwrap()
 }
 
+/// Opens the store of an engine that lasts, which makes nothing durable unless it is told to.
+pub(super) type Open = fn(&Path) -> Box<dyn Store>;
+
+/// The engines that last.
+pub(super) const LASTING: &[(&str, Open)] = &[
+    ("file", |root| Box::new(open_file_store(root))),
+    #[cfg(feature = "redb")]
+    ("redb", |path| Box::new(open_redb(&database_options(path)).unwrap())),
+    #[cfg(feature = "fjall")]
+    ("fjall", |path| Box::new(open_fjall(&database_options(path)).unwrap())),
+];
+
+/// Makes nothing durable unless it is told to.
+#[cfg(any(feature = "redb", feature = "fjall"))]
+pub(super) fn database_options(path: &Path) -> DatabaseOptions {
+    DatabaseOptions { path: path.to_owned(), flush_interval: Duration::from_secs(3600) }
+}
+
 /// Runs a test on every engine.
 fn on_every_engine(test: impl Fn(&dyn Store)) {
     test(&MemoryStore::new());
-    let dir = TempDir::new();
-    test(&open_file_store(&dir.path().join("store")));
+    for (_, open) in LASTING {
+        let dir = TempDir::new();
+        test(&*open(&dir.path().join("store")));
+    }
 }
 
 pub(super) fn key(path: &str) -> ViewKey {
@@ -350,14 +370,14 @@ fn a_list_writes_only_what_changed() {
         let written = store.stats().bytes_written;
         assert_eq!(list(store, &key, 10, &objects), Committed::Unchanged);
         assert_eq!(store.stats().bytes_written, written);
-        // Only the list's own version moved: one small record.
+        // Only the list's own version moved: one small record, with the view's key where the engine keeps rows.
         assert_eq!(list(store, &key, 11, &objects), Committed::Replaced);
-        assert!(store.stats().bytes_written - written < 100);
+        assert!(store.stats().bytes_written - written < 200);
         objects.remove(7);
         objects[50].1 = 12;
         objects.push(("zz/new", 12));
         assert_eq!(list(store, &key, 12, &objects), Committed::Replaced);
-        assert!(store.stats().bytes_written - written < 800);
+        assert!(store.stats().bytes_written - written < 1200);
         assert_eq!(read(store, &key), Some(held(12, &objects)));
         // What is folded is unchanged for the next list too.
         fold(store, &key, put("zz/new", 13, b"zz/new@13"));
@@ -636,7 +656,7 @@ type LateList = (Box<dyn Generation>, u64, Vec<(String, u64)>);
 
 /// Several watches, each in its own time, and lists that were read at some version and arrive whenever they do: at any
 /// moment the collection is exactly what the upstream held at the collection's version.
-fn play(store: &dyn Store, seed: u64) {
+pub(super) fn play(store: &dyn Store, seed: u64) {
     let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let key = key("/api/v1/pods");
     let mut history = History(Vec::new());
@@ -708,14 +728,16 @@ fn a_collection_is_always_a_state_that_the_upstream_held() {
     for seed in 1..=2000 {
         play(&MemoryStore::new(), seed);
     }
-    for seed in 1..=60 {
-        let dir = TempDir::new();
-        let root = dir.path().join("store");
-        let store = open_file_store(&root);
-        play(&store, seed);
-        let before = read(&store, &key("/api/v1/pods"));
-        drop(store);
-        assert_eq!(read(&open_file_store(&root), &key("/api/v1/pods")), before, "seed {seed}");
+    for (name, open) in LASTING {
+        for seed in 1..=60 {
+            let dir = TempDir::new();
+            let root = dir.path().join("store");
+            let store = open(&root);
+            play(&*store, seed);
+            let before = read(&*store, &key("/api/v1/pods"));
+            drop(store);
+            assert_eq!(read(&*open(&root), &key("/api/v1/pods")), before, "{name}, seed {seed}");
+        }
     }
 }
 

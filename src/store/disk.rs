@@ -36,6 +36,18 @@ pub trait Disk: Send + Sync + 'static {
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>>;
 }
 
+/// Makes a directory, and what is above it as far as it is missing.
+pub(super) fn make_dirs(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+    match (disk.create_dir(dir), dir.parent()) {
+        (Err(error), Some(above)) if error.kind() == io::ErrorKind::NotFound => {
+            make_dirs(disk, above)?;
+            disk.create_dir(dir)
+        }
+        (Err(error), _) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// An open file.
 #[expect(clippy::len_without_is_empty, reason = "a file's length is a system call, and nobody asks for emptiness")]
 pub trait DiskFile: Send + Sync {

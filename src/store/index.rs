@@ -119,7 +119,7 @@ impl<L> Entry<L> {
     }
 
     /// About what the object takes in a log, to judge how much of one is garbage.
-    fn weight(&self) -> u64 {
+    pub(super) fn weight(&self) -> u64 {
         u64::from(self.size) + self.key.len() as u64 + 120
     }
 }
@@ -229,12 +229,16 @@ impl<L> Index<L> {
         }
     }
 
+    /// What [`Index::settle`] makes of [`Index::unchanged_since`].
+    pub(super) fn since_after(&self, version: Option<u64>, objects: bool) -> Option<u64> {
+        // Another history, where there was none or where it has gone back.
+        let other = objects || self.version.is_none() || version < self.version;
+        if other { version } else { self.unchanged_since }
+    }
+
     /// Ends a transaction: the collection is at this version now. `objects`: whether it has put or deleted some.
     pub(super) fn settle(&mut self, version: Option<u64>, complete: bool, objects: bool) {
-        // Another history, where there was none or where it has gone back.
-        if objects || self.version.is_none() || version < self.version {
-            self.unchanged_since = version;
-        }
+        self.unchanged_since = self.since_after(version, objects);
         (self.version, self.complete) = (version, complete);
     }
 }

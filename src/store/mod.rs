@@ -25,15 +25,27 @@ use std::time::SystemTime;
 mod disk;
 mod drafts;
 mod file;
+#[cfg(feature = "fjall")]
+mod fjall;
 mod index;
 mod memory;
+#[cfg(feature = "redb")]
+mod redb;
+#[cfg(any(feature = "redb", feature = "fjall"))]
+mod rows;
 
 #[cfg(test)]
 mod contract;
 
 pub use disk::{Disk, DiskFile, OsDisk};
 pub use file::{FileOptions, FileStore};
+#[cfg(feature = "fjall")]
+pub use fjall::open as open_fjall;
 pub use memory::MemoryStore;
+#[cfg(feature = "redb")]
+pub use redb::open as open_redb;
+#[cfg(any(feature = "redb", feature = "fjall"))]
+pub use rows::{DatabaseOptions, RowStore};
 
 /// Locks; a thread that panicked while it held the lock had finished no write of ours, so what it left is whole.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -7,8 +7,8 @@
 //!
 //! They are asked in turn, slice by slice, so that what else the machine does hits both; what is told is the median over
 //! the slices. Then what the record costs and how fast it answers ([`record`]), in JSON and in protobuf. `--quick` takes
-//! shorter slices; any other argument is a part of the name of what is to be asked for, or of `record`, `JSON` or
-//! `protobuf`. A low ratio is a finding, not a failure; a wrong answer is a failure.
+//! shorter slices; any other argument is a part of the name of what is to be asked for, or of `record`, `JSON`,
+//! `protobuf` or `engines` (each engine of the record with the same list, and without nginx; or the name of one). A low ratio is a finding, not a failure; a wrong answer is a failure.
 
 #![allow(clippy::print_stdout, clippy::cast_precision_loss, reason = "the table is what this is for")]
 #![allow(unreachable_pub, reason = "modules of one program")]
@@ -64,7 +64,8 @@ fn main() -> ExitCode {
     let begun = Instant::now();
     let forwards = wanted.is_empty() || objects::questions().iter().any(|q| q.name.contains(&wanted));
     let forwarding = if forwards { measure(&program, pace, &wanted) } else { Ok(()) };
-    if let Err(e) = forwarding.and_then(|()| record::measure(&program, pace, &wanted)) {
+    let recorded = forwarding.and_then(|()| record::measure(&program, pace, &wanted));
+    if let Err(e) = recorded.and_then(|()| record::compare(pace, &wanted)) {
         eprintln!("broken: {e}");
         return ExitCode::FAILURE;
     }

@@ -15,6 +15,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use rustls::ClientConfig;
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -51,6 +52,98 @@ pub fn measure(nginx: &Path, pace: Pace, wanted: &str) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The engines that the program was built with, as `--cache-type` names them.
+const ENGINES: &[&str] = &[
+    "file",
+    "memory",
+    #[cfg(feature = "redb")]
+    "redb",
+    #[cfg(feature = "fjall")]
+    "fjall",
+];
+
+/// Prints what a list of 10,000 pods costs, and how fast it is recalled, by each engine.
+pub fn compare(pace: Pace, wanted: &str) -> io::Result<()> {
+    for engine in ENGINES.iter().filter(|e| e.contains(wanted) || "engines".contains(wanted)) {
+        println!("\n{:<58}  {:>9}", format!("a list of {COUNT} pods, JSON, --cache-type {engine}"), "measured");
+        for Figure(name, value, unit, _) in of_engine(engine, pace)? {
+            println!("{name:<58}  {value:>9.2} {unit}");
+        }
+    }
+    Ok(())
+}
+
+fn of_engine(engine: &str, pace: Pace) -> io::Result<Vec<Figure>> {
+    let folder = TempDir::new();
+    let pki = Pki::new(&folder.path().join("pki"));
+    let client = tls(&pki.ca(), Some(&pki.pair(NODE)));
+    let encoding = Encoding::BOTH[0];
+    let list = pods::list(encoding, COUNT, 0);
+    let lists = vec![(list.clone(), gzip(&list)?)];
+    let answers = Arc::new(Answers { encoding, round: AtomicUsize::new(0), lists });
+    let script = Arc::clone(&answers);
+    let mut upstream = Upstream::start(&pki, move |request, wire| answer(&script, request, wire));
+    let cache = folder.path().join("cache");
+    let places = ["file-cache-path", "badger-cache-path"].map(|flag| format!("--{flag}={}", cache.display()));
+    let file = format!("--bolt-cache-file={}", cache.join("db").display());
+    let kind = format!("--cache-type={engine}");
+    let flags = ["--timeout=60", &kind, &places[0], &places[1], &file];
+    let mut proxy = Proxy::start_program(&[PROGRAM.to_owned()], pki, upstream.port(), &flags);
+    let mut scene = Scene { encoding, client, answers: &answers };
+    let mut figures = Vec::new();
+
+    scene.connect(proxy.port)?.get_with(MAPS, &[&scene.accept()]);
+    std::thread::sleep(pace.rest);
+    let idle = processes::resident(proxy.pid());
+    figures.push(figure("memory when idle", megabytes(idle), "MB", ""));
+    for (name, rounds) in [("recorded", 1), ("the same again", pace.slices)] {
+        let before = settled(&proxy);
+        processes::forget_peak(proxy.pid())?;
+        let spans = (0..rounds).map(|_| Ok(scene.list(&mut scene.connect(proxy.port)?)?.1.as_secs_f64() * 1e3));
+        let span = median(spans.collect::<io::Result<Vec<f64>>>()?.into_iter());
+        std::thread::sleep(Duration::from_millis(1500));
+        let written = settled(&proxy) - before;
+        let above = proxy.peak_memory().saturating_sub(idle);
+        figures.push(figure(format!("{name}: list whole"), span, "ms", ""));
+        figures.push(figure(format!("{name}: peak above idle"), megabytes(above), "MB", ""));
+        figures.push(figure(format!("{name}: written, as the engine counts it"), megabytes(written), "MB", ""));
+    }
+    if engine != "memory" {
+        figures.push(figure("on disk", megabytes(allocated(&cache)?), "MB", ""));
+    }
+    scene.cut(&mut upstream, &proxy)?;
+    let recall = |scene: &Scene<'_>, proxy: &Proxy, figures: &mut Vec<Figure>| {
+        processes::forget_peak(proxy.pid())?;
+        let (mut first, mut whole) = (Vec::new(), Vec::new());
+        for _ in 0..pace.slices * 3 {
+            let spans = scene.list(&mut scene.connect(proxy.port)?)?;
+            first.push(spans.0.as_secs_f64() * 1e3);
+            whole.push(spans.1.as_secs_f64() * 1e3);
+        }
+        figures.push(figure("recalled: first byte", median(first.into_iter()), "ms", ""));
+        figures.push(figure("recalled: list whole", median(whole.into_iter()), "ms", ""));
+        let above = proxy.peak_memory().saturating_sub(idle);
+        figures.push(figure("recalled: peak above idle", megabytes(above), "MB", ""));
+        io::Result::Ok(())
+    };
+    recall(&scene, &proxy, &mut figures)?;
+    if engine != "memory" {
+        scene.starting("start", &mut proxy, pace, &mut figures, || Ok(()))?;
+        scene.starting("start, page cache empty", &mut proxy, pace, &mut figures, || evict(&cache))?;
+    }
+    Ok(figures)
+}
+
+/// What the files below a folder take on disk.
+fn allocated(folder: &Path) -> io::Result<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(folder)? {
+        let (path, seen) = entry.and_then(|e| Ok((e.path(), e.metadata()?)))?;
+        bytes += if seen.is_dir() { allocated(&path)? } else { seen.blocks() * 512 };
+    }
+    Ok(bytes)
 }
 
 /// The upstream's answers: the list of pods in each round, plain and gzipped.
@@ -247,7 +340,7 @@ impl Scene<'_> {
         figures: &mut Vec<Figure>,
         prepare: impl Fn() -> io::Result<()>,
     ) -> io::Result<()> {
-        let mut spans = [Vec::new(), Vec::new(), Vec::new()];
+        let mut spans = [const { Vec::new() }; 4];
         for _ in 0..pace.slices {
             proxy.terminate();
             prepare()?;
@@ -258,11 +351,14 @@ impl Scene<'_> {
             let (first, whole) = self.list(&mut client)?;
             spans[1].push(first);
             spans[2].push(whole);
+            // With the handshake, which waits for the record to be opened.
+            spans[3].push(begun.elapsed());
         }
-        for ((what, spans), aim) in ["until it listens", "first list's first byte", "first list whole"]
-            .into_iter()
-            .zip(spans)
-            .zip(["", "<= 50", ""])
+        for ((what, spans), aim) in
+            ["until it listens", "first list's first byte", "first list whole", "until that, in all"]
+                .into_iter()
+                .zip(spans)
+                .zip(["", "<= 50", "", ""])
         {
             let span = median(spans.iter().map(|span| span.as_secs_f64() * 1e3));
             figures.push(figure(format!("{name}: {what}"), span, "ms", aim));

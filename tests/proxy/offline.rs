@@ -1,11 +1,15 @@
 //! The link goes: what was read is there, what was not is said to be missing, nothing pretends to have been written; and
 //! it comes back.
 
+#[cfg(any(feature = "redb", feature = "fjall"))]
+use crate::support::TempDir;
 use crate::support::client::Client;
 use crate::support::eventually;
 use crate::support::proxy::{NODE, Proxy};
 use crate::{MAPS, Scene, list, map};
 use serde_json::{Value, json};
+#[cfg(any(feature = "redb", feature = "fjall"))]
+use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -45,7 +49,36 @@ fn hold(proxy: &Proxy, target: &str) -> Client {
 
 #[test]
 fn every_read_is_answered_as_before_through_a_cut_and_a_reboot() {
-    let (mut scene, cluster) = Scene::with_cluster(&[]);
+    through_a_cut_and_a_reboot(&[]);
+}
+
+#[cfg(feature = "redb")]
+#[test]
+fn the_same_with_redb() {
+    let folder = TempDir::new();
+    let file = folder.path().join("made").join("record.db");
+    through_a_cut_and_a_reboot(&["--cache-type=bolt", &format!("--bolt-cache-file={}", file.display())]);
+    assert_eq!(std::fs::metadata(file).expect("the record").permissions().mode() & 0o777, 0o600);
+}
+
+#[cfg(feature = "fjall")]
+#[test]
+fn the_same_with_fjall() {
+    let folder = TempDir::new();
+    let record = folder.path().join("made").join("record");
+    through_a_cut_and_a_reboot(&["--cache-type=badger", &format!("--badger-cache-path={}", record.display())]);
+    let mut below = vec![record];
+    while let Some(path) = below.pop() {
+        let seen = std::fs::metadata(&path).expect("the record");
+        assert_eq!(seen.permissions().mode() & 0o077, 0, "{}", path.display());
+        if seen.is_dir() {
+            below.extend(std::fs::read_dir(path).expect("a folder").map(|entry| entry.expect("an entry").path()));
+        }
+    }
+}
+
+fn through_a_cut_and_a_reboot(flags: &[&str]) {
+    let (mut scene, cluster) = Scene::with_cluster(flags);
     cluster.put("widgets", "shop", "a", &json!({"n": 1}));
     let before = read_all(&scene.proxy);
     assert!(before.iter().all(|(status, _)| *status == 200), "{before:?}");

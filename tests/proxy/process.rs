@@ -46,7 +46,7 @@ fn bad_input_dies_at_once_with_a_code_and_one_line() {
         (format!("{good} --port 99999"), 64, "--port"),
         (format!("{good} --max-connections=0"), 64, "--max-connections"),
         (format!("{good} --port 1"), 64, "--port is given twice"),
-        (format!("{good} --cache-type=bolt"), 64, "is not supported yet"),
+        (format!("{good} --cache-type=pebble"), 64, "use fjall"),
         (format!("{good} --cache-type=floppy"), 64, "--cache-type"),
         (format!("{good} --profiling"), 64, "is not supported yet"),
         (format!("{good} --network-interface=eth0"), 64, "is not supported yet"),

@@ -73,7 +73,33 @@ fn the_record_is_where_it_is_said_to_be() {
     assert_eq!(kept("", Some("/d")), file("/d/cache"));
     assert_eq!(kept("--file-cache-path /c", Some("/d")), file("/c"));
     assert_eq!(kept("--cache-type memory", None), Ok(StoreConfig::Memory));
-    assert!(kept("--cache-type bolt", None).is_err_and(|e| e.message.contains("not supported yet")));
+    for name in ["redb", "bolt"] {
+        let kept = |more: &str, data| kept(&format!("--cache-type {name}{more}"), data);
+        #[cfg(feature = "redb")]
+        for (more, data, path) in [
+            ("", None, "/data/lite-apiserver/bolt/superedge.db"),
+            ("", Some("/d"), "/d/cache.redb"),
+            (" --bolt-cache-file /b", Some("/d"), "/b"),
+        ] {
+            assert_eq!(kept(more, data), Ok(StoreConfig::Redb(path.into())));
+        }
+        #[cfg(not(feature = "redb"))]
+        assert!(kept("", None).is_err_and(|e| e.exit == Exit::Config && e.message.contains("built without redb")));
+    }
+    for name in ["fjall", "badger"] {
+        let kept = |more: &str, data| kept(&format!("--cache-type {name}{more}"), data);
+        #[cfg(feature = "fjall")]
+        for (more, data, path) in [
+            ("", None, "/data/lite-apiserver/badger"),
+            ("", Some("/d"), "/d/cache.fjall"),
+            (" --badger-cache-path /b", Some("/d"), "/b"),
+        ] {
+            assert_eq!(kept(more, data), Ok(StoreConfig::Fjall(path.into())));
+        }
+        #[cfg(not(feature = "fjall"))]
+        assert!(kept("", None).is_err_and(|e| e.exit == Exit::Config && e.message.contains("built without fjall")));
+    }
+    assert!(kept("--cache-type pebble", None).is_err_and(|e| e.exit == Exit::Usage && e.message.contains("fjall")));
     assert!(refuse_what_comes_later(&given("--network-interface eth0")).is_err());
     assert!(refuse_what_comes_later(&given("--network-interface=")).is_ok());
 }

@@ -66,7 +66,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use super::disk::{Disk, OsDisk};
+use super::disk::{Disk, OsDisk, make_dirs};
 use super::{
     Change, Collection, Document, DocumentHead, DocumentWriter, Folded, Generation, Kind, Stats, Store, StoreError,
     ViewInfo, ViewKey,
@@ -86,7 +86,7 @@ mod writing;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
-mod trouble;
+pub(super) mod trouble;
 
 use document::FileDocument;
 use folders::Folders;
@@ -135,7 +135,7 @@ impl FileStore {
         let root = options.root;
         let path = root.join(layout::LOCK);
         let io_error = |doing, path: &PathBuf, error| StoreError::Io { doing, path: path.clone(), error };
-        make_root(&*disk, &root).map_err(|error| io_error("create", &root, error))?;
+        make_dirs(&*disk, &root).map_err(|error| io_error("create", &root, error))?;
         let held = disk.lock(&path).map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock => StoreError::Locked { path: path.clone() },
             _ => io_error("lock", &path, error),
@@ -181,18 +181,6 @@ impl FileStore {
             body: Box::new(reader),
             info: held.info,
         }))
-    }
-}
-
-/// Makes the root, and what is above it as far as it is missing.
-fn make_root(disk: &dyn Disk, root: &std::path::Path) -> io::Result<()> {
-    match (disk.create_dir(root), root.parent()) {
-        (Err(error), Some(above)) if error.kind() == io::ErrorKind::NotFound => {
-            make_root(disk, above)?;
-            disk.create_dir(root)
-        }
-        (Err(error), _) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => Ok(()),
     }
 }
 

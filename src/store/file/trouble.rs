@@ -98,6 +98,14 @@ impl DiskFile for TroubledFile {
     }
 }
 
+/// Such a disk; with it come the counts of writes and of syncs until one fails.
+#[cfg(feature = "redb")]
+pub(in crate::store) fn disk() -> (Arc<dyn Disk>, Arc<AtomicI64>, Arc<AtomicI64>) {
+    let disk = Trouble { writes: Arc::new((-1).into()), syncs: Arc::new((-1).into()), ..Trouble::default() };
+    let (writes, syncs) = (disk.writes.clone(), disk.syncs.clone());
+    (Arc::new(disk), writes, syncs)
+}
+
 /// Opens a store on such a disk; with it come the counts of writes and of syncs until one fails, and of open files.
 pub(super) fn troubled(root: &Path) -> (FileStore, Arc<AtomicI64>, Arc<AtomicI64>, Arc<AtomicUsize>) {
     let disk = Trouble { writes: Arc::new((-1).into()), syncs: Arc::new((-1).into()), ..Trouble::default() };
