@@ -9,7 +9,7 @@ use crate::admin::{Admin, Exposition, Pages};
 use crate::config::{Config, StoreConfig, VerificationClock};
 use crate::front::{Bound, Counters, Handler, Server, ServerOptions, Tls};
 use crate::serve::{self, Clock, Healing, Service, ServiceOptions};
-use crate::store::{FileOptions, FileStore, MemoryStore, Store, StoreError};
+use crate::store::{Bounds, FileOptions, FileStore, MemoryStore, Store, StoreError};
 use crate::upstream::Upstream;
 use rotation::Rotation;
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -78,7 +78,7 @@ pub fn run(config: &Config) -> Result<(), Failed> {
     server.stop(config.limits.shutdown_grace);
     upstream.shutdown();
     healing.stop();
-    service.keep_house();
+    service.close_house();
     store.flush().map_err(|e| failed(74, format!("the record could not be made durable: {e}")))?;
     drop(admin);
     log::info!("stopped");
@@ -155,6 +155,7 @@ fn options(config: &Config) -> ServiceOptions {
         offline_grace: config.limits.offline_grace,
         review_ttl: config.limits.review_ttl,
         max_object_size: config.limits.max_object_size,
+        bounds: Bounds { max_size: config.limits.cache_max_size, max_age: config.limits.cache_max_age },
     }
 }
 

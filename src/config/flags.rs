@@ -139,6 +139,20 @@ pub(super) const FLAGS: &[Flag] = &[
         "where the bolt cache would be: not yet",
     ),
     Flag { many: true, ..flag("url-mux-cache", "URLS", "", Group::Record, "paths whose watches are shared: not yet") },
+    flag(
+        "cache-max-size",
+        "SIZE",
+        "256Mi",
+        Group::Record,
+        "how large the record may be; what was used least recently makes room, but never what is being served or watched; 0: any size",
+    ),
+    flag(
+        "cache-max-age",
+        "SPAN",
+        "720h",
+        Group::Record,
+        "what no client has used for so long goes, counted while the cluster can be reached: an outage ages nothing; 0: never",
+    ),
     flag("flush-interval", "SPAN", "1s", Group::Record, "how much of the record a power cut may cost"),
     flag("offline-grace", "SPAN", "720h", Group::Record, "how long recorded data is served after the link was last up"),
     flag(

@@ -42,6 +42,9 @@ pub(super) fn open_file_store(root: &Path) -> FileStore {
 /// Runs a test on every engine.
 fn on_every_engine(test: impl Fn(&dyn Store)) {
     test(&MemoryStore::new());
+    // What keeps a store to its bounds keeps its promises.
+    let bounds = Bounds { max_size: 1 << 30, max_age: Duration::from_secs(3600) };
+    test(&Bounded::new(Arc::new(MemoryStore::new()), bounds));
     let dir = TempDir::new();
     test(&open_file_store(&dir.path().join("store")));
 }

@@ -239,11 +239,14 @@ impl View {
     pub(super) fn forget(&self, shared: &Shared) -> Result<(), StoreError> {
         let mut writer = lock(&self.writer);
         self.forget_files(shared, &mut writer)?;
-        // Fails as long as other views are in it.
-        if shared.disk.remove_dir(&self.folder).is_ok()
-            && let Some(above) = self.folder.parent()
-        {
-            shared.mark_dir(above);
+        // Each fails as long as something else is in it. The scope's own folder stays.
+        for gone in self.folder.ancestors().take(2) {
+            if shared.disk.remove_dir(gone).is_err() {
+                break;
+            }
+            if let Some(above) = gone.parent() {
+                shared.mark_dir(above);
+            }
         }
         Ok(())
     }
