@@ -53,9 +53,12 @@ pub fn run(config: &Config) -> Result<(), Failed> {
     let clock = Arc::new(serve::clock(&*store));
     let upstream = open_upstream(config, &clock)?;
     let service = Arc::new(Service::new(options(config), Arc::clone(&upstream), Arc::clone(&store), clock));
+    if let Some(roots) = &config.certificates.upstream_roots {
+        service.trust(&roots.fingerprints());
+    }
     let healing = Healing::start(&service).map_err(|e| failed(71, format!("no thread can be started: {e}")))?;
     let tls = tls(config, &service)?;
-    let rotation = Arc::new(Rotation::new(config, Arc::clone(&tls), Arc::clone(&upstream)));
+    let rotation = Arc::new(Rotation::new(config, Arc::clone(&tls), Arc::clone(&upstream), Arc::clone(&service)));
     let handler: Arc<dyn Handler> = Arc::<Service>::clone(&service);
     let server = bound.clients.serve(tls, handler).map_err(|e| failed(71, e.to_string()))?;
     let admin = start_admin(bound.admin, &service, &rotation, server.counters())?;

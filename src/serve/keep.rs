@@ -201,6 +201,7 @@ impl<'a> Recorder<'a> {
         let facts = reader.facts();
         let key = self.key(Some(&facts.type_meta))?;
         let (uid, version) = (facts.uid.clone(), facts.resource_version.parse().ok());
+        self.service.meet_object(&key.path, "", &uid);
         if self.service.is_live_elsewhere(self.asked, &key) || self.service.store.confirm_document(&key, &uid, version)
         {
             return Ok(());

@@ -2,6 +2,7 @@
 
 use super::Asked;
 use super::clock::Clock;
+use super::cluster::{self, Cluster};
 use super::counters::Counters;
 use super::fields;
 use super::find::{self, Finding};
@@ -68,6 +69,7 @@ pub struct Service {
     pub(super) live: Arc<Live>,
     pub(super) pages: OpenPages,
     pub(super) holes: Holes,
+    pub(super) cluster: Cluster,
     ledger: Mutex<Ledger>,
     ledger_changed: AtomicBool,
     pub(super) clock: Arc<Clock>,
@@ -117,6 +119,7 @@ impl Service {
     pub fn new(options: ServiceOptions, upstream: Arc<Upstream>, store: Arc<dyn Store>, clock: Arc<Clock>) -> Service {
         let ledger = store.note(LEDGER).map_or_else(Ledger::default, |bytes| Ledger::decode(&bytes));
         let earlier = store.note(LAST_UP).map_or_else(LastUp::default, |bytes| LastUp::decode(&bytes));
+        let cluster = cluster::kept(&*store);
         let bounded = Arc::new(Bounded::new(store, options.bounds));
         Service {
             options,
@@ -127,6 +130,7 @@ impl Service {
             live: Arc::new(Live::default()),
             pages: OpenPages::default(),
             holes: Holes::default(),
+            cluster,
             ledger: Mutex::new(ledger),
             ledger_changed: AtomicBool::new(false),
             clock,
@@ -256,7 +260,7 @@ impl Service {
     pub(super) fn look(&self, asked: &Asked) -> Finding {
         let recallable = !matches!(asked.request.class, Class::Passing | Class::Upgrade | Class::Write);
         match &asked.scope {
-            Some(scope) if recallable => {
+            Some(scope) if recallable && !self.cluster.is_foreign() => {
                 let shared = asked.caller.shares_discovery();
                 let mut finding = find::find(&*self.store, &asked.request, scope, asked.reply_query.as_deref(), shared);
                 if asked.request.class == Class::Review && !self.is_fresh(&finding) {
@@ -352,13 +356,19 @@ impl Service {
         asked.caller.scope(&self.ledger())
     }
 
+    /// What one cluster accepted, another need not.
+    pub(super) fn forget_all_tokens(&self) {
+        *self.ledger() = Ledger::default();
+        self.ledger_changed.store(true, Ordering::Release);
+    }
+
     /// To be called every few seconds: keeps on disk what has to outlive the process, drops what nobody will ask for.
     pub fn keep_house(&self) {
         self.pages.sweep(Instant::now());
         if self.ledger_changed.swap(false, Ordering::AcqRel) {
             let bytes = self.ledger().encode();
             if let Err(e) = self.store.set_note(LEDGER, &bytes) {
-                log::error!("the ledger of accepted tokens could not be kept: {e}");
+                log::debug!("the ledger of accepted tokens could not be kept: {e}");
                 self.ledger_changed.store(true, Ordering::Release);
             }
         }
@@ -399,7 +409,8 @@ impl Service {
             match self.store.set_note(LAST_UP, text.as_bytes()) {
                 // As it can be read back.
                 Ok(()) => *kept = LastUp::decode(text.as_bytes()),
-                Err(e) => log::error!("the time when the link was last up could not be kept: {e}"),
+                // The store has said what ails it, once; this is tried each second.
+                Err(e) => log::debug!("the time when the link was last up could not be kept: {e}"),
             }
         }
     }
@@ -422,6 +433,7 @@ impl Service {
         page.family("lite_apiserver_record_dropped_total", "counter", "Views dropped from the record, by why.");
         page.sample(&[("reason", "size")], dropped.for_size);
         page.sample(&[("reason", "age")], dropped.for_age);
+        page.sample(&[("reason", "cluster")], self.cluster.dropped.load(Ordering::Relaxed));
         let stats = self.store.stats();
         for (name, kind, help, value) in [
             ("lite_apiserver_record_views", "gauge", "Views recorded.", stats.views as u64),

@@ -34,7 +34,7 @@ mod contract;
 
 pub use bounds::{Bounded, Bounds, Dropped};
 pub use disk::{Disk, DiskFile, OsDisk};
-pub use file::{FileOptions, FileStore};
+pub use file::{Checked, Condition, FileOptions, FileStore, verify};
 pub use memory::MemoryStore;
 
 /// Locks; a thread that panicked while it held the lock had finished no write of ours, so what it left is whole.

@@ -6,6 +6,7 @@
 mod support;
 
 mod bounds;
+mod cache;
 mod collections;
 mod identity;
 mod offline;
@@ -15,6 +16,7 @@ mod protobuf;
 mod purge;
 mod rotation;
 mod streams;
+mod trouble;
 mod wire;
 
 use std::io;

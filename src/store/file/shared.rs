@@ -33,7 +33,7 @@ pub(super) struct Shared {
     told: Mutex<HashSet<(&'static str, io::ErrorKind)>>,
     troubled: AtomicBool,
     /// Released when the last user of the directory is gone.
-    _lock: Box<dyn Send + Sync>,
+    held: Mutex<Box<dyn Send + Sync>>,
 }
 
 #[derive(Default)]
@@ -76,8 +76,25 @@ impl Shared {
             next_view: AtomicU64::new(1),
             told: Mutex::default(),
             troubled: AtomicBool::new(false),
-            _lock: held,
+            held: Mutex::new(held),
         }
+    }
+
+    /// Whether the directory is another than the one that was opened, or none: somebody has removed it, and what is written
+    /// to open files leads nowhere.
+    pub(super) fn is_gone(&self) -> bool {
+        let lock = self.root.join(layout::LOCK);
+        matches!(self.disk.open(&lock), Err(error) if error.kind() == io::ErrorKind::NotFound)
+    }
+
+    /// Begins the directory anew. The old one's lock goes with it.
+    pub(super) fn begin_anew(&self) -> Result<(), StoreError> {
+        let path = self.root.join(layout::LOCK);
+        let made = super::make_root(&*self.disk, &self.root).and_then(|()| self.disk.lock(&path));
+        *lock(&self.held) = made.map_err(|error| self.failed("create", &path, error))?;
+        lock(&self.open).clear();
+        log::warn!("record: {} was removed; what was in it is forgotten, and it begins anew", self.root.display());
+        Ok(())
     }
 
     pub(super) fn next_view(&self) -> u64 {
@@ -205,8 +222,9 @@ impl Shared {
         self.wake.notify_one();
     }
 
-    /// The flusher: makes durable what waits, at most every `interval`, until told to stop. Calls `idle` now and then.
-    pub(super) fn run(&self, interval: Duration, idle: impl Fn()) {
+    /// The flusher: makes durable what waits, at most every `interval`, until told to stop. Calls `look` before that, and
+    /// `idle` now and then.
+    pub(super) fn run(&self, interval: Duration, look: impl Fn(), idle: impl Fn()) {
         let mut last_idle = Instant::now();
         loop {
             let waiting = lock(&self.waiting);
@@ -224,6 +242,7 @@ impl Shared {
             };
             let stop = waiting.stop;
             drop(waiting);
+            look();
             // Failures have been counted and logged where they happened.
             let _ = self.make_durable(stop);
             if stop {
