@@ -141,6 +141,14 @@ impl Service {
         all
     }
 
+    /// To be called now and then: what could not be kept, or was removed with the record's folder, is kept again.
+    pub(super) fn keep_cluster(&self) {
+        let mark = self.cluster.mark.lock().unwrap_or_else(PoisonError::into_inner);
+        if *mark != Mark::default() && self.store.note(CLUSTER).as_deref() != Some(mark.encode().as_bytes()) {
+            self.keep_mark(&mark);
+        }
+    }
+
     fn keep_mark(&self, mark: &Mark) {
         if let Err(e) = self.store.set_note(CLUSTER, mark.encode().as_bytes()) {
             log::debug!("whose record this is could not be kept: {e}");

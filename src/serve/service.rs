@@ -373,6 +373,7 @@ impl Service {
             }
         }
         self.keep_last_up();
+        self.keep_cluster();
         self.keep_bounds();
     }
 

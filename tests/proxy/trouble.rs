@@ -35,6 +35,16 @@ impl Drop for SmallDisk {
     }
 }
 
+/// Whether some file below has these bytes in it.
+fn folder_holds(folder: &Path, bytes: &[u8]) -> bool {
+    std::fs::read_dir(folder).expect("a folder").flatten().any(|entry| {
+        if entry.path().is_dir() {
+            return folder_holds(&entry.path(), bytes);
+        }
+        std::fs::read(entry.path()).expect("a file").windows(bytes.len()).any(|window| window == bytes)
+    })
+}
+
 fn warnings(proxy: &Proxy) -> usize {
     proxy.log().lines().filter(|l| !l.starts_with("INFO")).count()
 }
@@ -112,6 +122,7 @@ fn a_record_that_is_removed_begins_anew() {
     scene.upstream.cut();
     scene.proxy.boot();
     assert_eq!(scene.proxy.get(MAPS).json()["items"].as_array().map(Vec::len), Some(3), "{}", scene.proxy.log());
+    assert!(folder_holds(&scene.proxy.cache(), b"ca "), "whose record it is has been kept again");
     // The lock is the new folder's: nobody else gets in.
     let look = Command::new(PROGRAM)
         .args(["cache", "rm", "--all", "--file-cache-path"])

@@ -164,6 +164,7 @@ fn play(root: &Path, countdown: &Arc<Countdown>, what: &str) -> bool {
     let long = |c: u8| vec![c; 100_000];
     let mut seen = Seen { states: vec![None] };
     let mut clean = true;
+    let last;
     {
         let store = open(root, countdown);
         let mut step = |next: Option<Held>, done: Result<(), StoreError>| {
@@ -197,12 +198,15 @@ fn play(root: &Path, countdown: &Arc<Countdown>, what: &str) -> bool {
         step(seen_now(&store, &pods), store.remove(&page));
         step(seen_now(&store, &pods), store.set_note("n", b"1"));
         step(seen_now(&store, &pods), store.flush());
+        // All that has been shown by now is to last, if the fault is behind us and a flush says so.
+        last = (countdown.left.load(Ordering::SeqCst) < 0 && store.flush().is_ok()).then(|| read(&store, &pods));
     }
     // The next life reads what this one left, on the same disk.
     let store = open(root, countdown);
     if store.collection(&pods).is_ok() {
         let now = read(&store, &pods);
         assert!(seen.states.contains(&now), "{what}: {now:?} after a restart");
+        assert!(last.is_none_or(|last| last == now), "{what}: {now:?} is not what was made durable");
         clean &= now == Some(held(13, &[("a", 13), ("d", 13)]));
     }
     if let Some(body) = read_document(&store, &page) {
