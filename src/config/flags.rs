@@ -322,7 +322,8 @@ pub(super) fn help() -> String {
     let mut text = String::from(
         "lite-apiserver: a caching reverse proxy between a Kubernetes edge node and its kube-apiserver\n\n\
          usage: lite-apiserver --kubeconfig FILE [flags]\n       \
-         lite-apiserver --ca-file FILE --tls-cert-file FILE --tls-private-key-file FILE --kube-apiserver-url HOST [flags]\n",
+         lite-apiserver --ca-file FILE --tls-cert-file FILE --tls-private-key-file FILE --kube-apiserver-url HOST [flags]\n       \
+         lite-apiserver cache --help: look into the record\n",
     );
     for group in Group::ALL {
         text.push_str(&format!("\n{}:\n", group.title()));
