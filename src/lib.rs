@@ -20,6 +20,7 @@
 //!             asked       of rules     objects       lasts      link, probe
 //!
 //! config/  flags and files -> one Config        admin/  metrics and health        * = pure
+//! cache/   looks into a record from outside: `lite-apiserver cache`
 //! ```
 //!
 //! Arrows go one way: front -> serve -> the rooms below it; those know nothing of each other. Pure rooms have no
@@ -28,6 +29,7 @@
 //! [`run`] wires everything once, and is the only place that does.
 
 pub mod admin;
+pub mod cache;
 pub mod config;
 pub mod decide;
 pub mod front;

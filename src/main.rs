@@ -10,6 +10,12 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     // Whatever is made is its owner's only, whoever forgets to say so.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    if std::env::args_os().nth(1).is_some_and(|first| first == "cache") {
+        let environment = |name: &str| std::env::var(name).ok();
+        let asked =
+            lite_apiserver::cache::run(std::env::args_os().skip(2), &environment, &mut std::io::stdout().lock());
+        return asked.map_or_else(|e| end(e.exit, &e.message), ExitCode::from);
+    }
     let config = match config::load(std::env::args_os().skip(1), &|name| std::env::var(name).ok()) {
         Ok(Wanted::Run(config)) => config,
         Ok(Wanted::Print(text)) => {

@@ -15,7 +15,7 @@ use crate::store::DatabaseOptions;
 use crate::store::open_fjall;
 #[cfg(feature = "redb")]
 use crate::store::open_redb;
-use crate::store::{FileOptions, FileStore, MemoryStore, Store, StoreError};
+use crate::store::{Bounds, FileOptions, FileStore, MemoryStore, Store, StoreError};
 use crate::upstream::Upstream;
 use rotation::Rotation;
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -60,9 +60,12 @@ pub fn run(config: &Config) -> Result<(), Failed> {
     let clock = Arc::new(serve::clock(&*store));
     let upstream = open_upstream(config, &clock)?;
     let service = Arc::new(Service::new(options(config), Arc::clone(&upstream), Arc::clone(&store), clock));
+    if let Some(roots) = &config.certificates.upstream_roots {
+        service.trust(&roots.fingerprints());
+    }
     let healing = Healing::start(&service).map_err(|e| failed(71, format!("no thread can be started: {e}")))?;
     let tls = tls(config, &service)?;
-    let rotation = Arc::new(Rotation::new(config, Arc::clone(&tls), Arc::clone(&upstream)));
+    let rotation = Arc::new(Rotation::new(config, Arc::clone(&tls), Arc::clone(&upstream), Arc::clone(&service)));
     let handler: Arc<dyn Handler> = Arc::<Service>::clone(&service);
     let server = bound.clients.serve(tls, handler).map_err(|e| failed(71, e.to_string()))?;
     let admin = start_admin(bound.admin, &service, &rotation, server.counters())?;
@@ -85,7 +88,7 @@ pub fn run(config: &Config) -> Result<(), Failed> {
     server.stop(config.limits.shutdown_grace);
     upstream.shutdown();
     healing.stop();
-    service.keep_house();
+    service.close_house();
     store.flush().map_err(|e| failed(74, format!("the record could not be made durable: {e}")))?;
     drop(admin);
     log::info!("stopped");
@@ -173,6 +176,7 @@ fn options(config: &Config) -> ServiceOptions {
         offline_grace: config.limits.offline_grace,
         review_ttl: config.limits.review_ttl,
         max_object_size: config.limits.max_object_size,
+        bounds: Bounds { max_size: config.limits.cache_max_size, max_age: config.limits.cache_max_age },
     }
 }
 

@@ -10,6 +10,7 @@
 //! rule of its own: what is done is decided in `decide`, how objects are read in `record`, how they last in `store`.
 
 mod clock;
+mod cluster;
 mod counters;
 mod fields;
 mod find;
@@ -132,6 +133,7 @@ impl Service {
         let (answer, outcome, detail) = match fetched {
             Ok(answer) => {
                 self.clock.heard(|| fields::get(&answer.headers, "date").and_then(moment::http_date));
+                self.meet_cluster();
                 let (answer, etcd_failed) = relay::look_for_etcd_failure(answer);
                 let outcome = Outcome::Answered { status: answer.status, etcd_failed };
                 (Some(answer), outcome, String::new())

@@ -59,8 +59,9 @@ fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
 }
 
 /// Which rooms each room may name. `run` and `main` are above them all.
-const ARROWS: [(&str, &[&str]); 10] = [
+const ARROWS: [(&str, &[&str]); 11] = [
     ("admin", &[]),
+    ("cache", &["record", "store"]),
     // The CN of a key pair is read as a client's is.
     ("config", &["identity"]),
     ("decide", &["request"]),

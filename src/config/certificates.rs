@@ -4,12 +4,13 @@
 use super::error::{ConfigError, Exit};
 use super::files;
 use crate::identity::common_name;
+use ring::digest::{Context, SHA256};
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, TrustAnchor, UnixTime};
 use rustls::sign::CertifiedKey;
 use rustls::time_provider::TimeProvider;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -112,6 +113,17 @@ impl PartialEq for Roots {
 }
 
 impl Roots {
+    /// What tells each CA from every other: SHA-256 of its subject and public key, 32 hex digits of it.
+    pub fn fingerprints(&self) -> BTreeSet<String> {
+        let fingerprint = |root: &TrustAnchor<'_>| {
+            let mut context = Context::new(&SHA256);
+            context.update(&root.subject);
+            context.update(&root.subject_public_key_info);
+            context.finish().as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+        };
+        self.store.roots.iter().map(fingerprint).collect()
+    }
+
     /// Reads a file of CAs.
     pub(super) fn read(file: &Named) -> Result<Roots, ConfigError> {
         Roots::from_pem(file, &files::read(file.what, &file.path)?)

@@ -145,6 +145,20 @@ pub(super) const FLAGS: &[Flag] = &[
         "where the redb cache is (with --kubeconfig: DATA_DIR/cache.redb)",
     ),
     Flag { many: true, ..flag("url-mux-cache", "URLS", "", Group::Record, "paths whose watches are shared: not yet") },
+    flag(
+        "cache-max-size",
+        "SIZE",
+        "256Mi",
+        Group::Record,
+        "how large the record may be; what was used least recently makes room, but never what is being served or watched; 0: any size",
+    ),
+    flag(
+        "cache-max-age",
+        "SPAN",
+        "720h",
+        Group::Record,
+        "what no client has used for so long goes, counted while the cluster can be reached: an outage ages nothing; 0: never",
+    ),
     flag("flush-interval", "SPAN", "1s", Group::Record, "how much of the record a power cut may cost"),
     flag("offline-grace", "SPAN", "720h", Group::Record, "how long recorded data is served after the link was last up"),
     flag(
@@ -320,7 +334,8 @@ pub(super) fn help() -> String {
     let mut text = String::from(
         "lite-apiserver: a caching reverse proxy between a Kubernetes edge node and its kube-apiserver\n\n\
          usage: lite-apiserver --kubeconfig FILE [flags]\n       \
-         lite-apiserver --ca-file FILE --tls-cert-file FILE --tls-private-key-file FILE --kube-apiserver-url HOST [flags]\n",
+         lite-apiserver --ca-file FILE --tls-cert-file FILE --tls-private-key-file FILE --kube-apiserver-url HOST [flags]\n       \
+         lite-apiserver cache --help: look into the record\n",
     );
     for group in Group::ALL {
         text.push_str(&format!("\n{}:\n", group.title()));

@@ -170,6 +170,8 @@ fn limits(given: &Given) -> Result<Limits, ConfigError> {
         slow_timeout: above_zero("slow-timeout")?,
         max_connections,
         max_object_size: given.read("max-object-size", units::size)?,
+        cache_max_size: given.read("cache-max-size", units::size)? as u64,
+        cache_max_age: span("cache-max-age")?,
         shutdown_grace: span("shutdown-grace")?,
         flush_interval: above_zero("flush-interval")?,
         offline_grace: span("offline-grace")?,

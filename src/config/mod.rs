@@ -103,6 +103,10 @@ pub struct Limits {
     pub max_connections: usize,
     /// `--max-object-size`, bytes: a larger object is forwarded but not recorded.
     pub max_object_size: usize,
+    /// `--cache-max-size`, bytes; 0: any number.
+    pub cache_max_size: u64,
+    /// `--cache-max-age`: how long what nobody uses is kept while the link is up; zero: for ever.
+    pub cache_max_age: Duration,
     /// `--shutdown-grace`
     pub shutdown_grace: Duration,
     /// `--flush-interval`: how much of the record a power cut may cost.

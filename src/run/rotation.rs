@@ -3,6 +3,7 @@
 use crate::admin::Exposition;
 use crate::config::{Config, Watch};
 use crate::front::Tls;
+use crate::serve::Service;
 use crate::upstream::Upstream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -15,12 +16,13 @@ pub(super) struct Rotation {
     watch: Mutex<Watch>,
     tls: Arc<Tls>,
     upstream: Arc<Upstream>,
+    service: Arc<Service>,
 }
 
 impl Rotation {
-    pub(super) fn new(config: &Config, tls: Arc<Tls>, upstream: Arc<Upstream>) -> Rotation {
+    pub(super) fn new(config: &Config, tls: Arc<Tls>, upstream: Arc<Upstream>, service: Arc<Service>) -> Rotation {
         let watch = Mutex::new(Watch::new(config.certificate_files.clone(), config.certificates.clone()));
-        Rotation { watch, tls, upstream }
+        Rotation { watch, tls, upstream, service }
     }
 
     /// Looks at the files if that is due; `next` is when it is.
@@ -38,6 +40,9 @@ impl Rotation {
         let replaced = self.upstream.replace(certificates).map_err(|e| e.to_string());
         if let Err(e) = replaced.and_then(|()| self.tls.replace(certificates).map_err(|e| e.to_string())) {
             log::error!("certificates: what was read cannot be used: {e}");
+        }
+        if let Some(roots) = &certificates.upstream_roots {
+            self.service.trust(&roots.fingerprints());
         }
     }
 

@@ -201,6 +201,7 @@ impl<'a> Recorder<'a> {
         let facts = reader.facts();
         let key = self.key(Some(&facts.type_meta))?;
         let (uid, version) = (facts.uid.clone(), facts.resource_version.parse().ok());
+        self.service.meet_object(&key.path, "", &uid);
         if self.service.is_live_elsewhere(self.asked, &key) || self.service.store.confirm_document(&key, &uid, version)
         {
             return Ok(());
@@ -372,7 +373,8 @@ impl<'a> Recorder<'a> {
         self.service.counters.not_recorded.fetch_add(1, Ordering::Relaxed);
         let target = self.asked.shown_target();
         match why {
-            NotKept::NoScope => log::debug!("{target} is not recorded: {why}"),
+            // Of its disk the store itself has spoken, once for all.
+            NotKept::NoScope | NotKept::Store(StoreError::Io { .. }) => log::debug!("{target} is not recorded: {why}"),
             NotKept::MediaType(t) => self.service.warn_once(t, &format!("{target} is not recorded: {why}")),
             NotKept::Store(e) => self.service.warn_once(&e.to_string(), &format!("{target} is not recorded: {why}")),
             NotKept::Malformed(_) | NotKept::TooLong | NotKept::NoEnvelope => {

@@ -103,6 +103,7 @@ fn put(
         *into = begin(list_type, service, asked, answer)?.map_or(Into::Nowhere, |pages| Into::Pages(Box::new(pages)));
     }
     if let Into::Pages(pages) = into {
+        service.meet_object(&pages.key.path, &item.facts.name, &item.facts.uid);
         pages.generation.put(&reference(item), item.bytes)?;
     }
     Ok(())

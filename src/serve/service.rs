@@ -2,6 +2,7 @@
 
 use super::Asked;
 use super::clock::Clock;
+use super::cluster::{self, Cluster};
 use super::counters::Counters;
 use super::fields;
 use super::find::{self, Finding};
@@ -14,7 +15,7 @@ use crate::decide::{self, Reader, Situation};
 use crate::front::{BodyLength, Exchange};
 use crate::identity::{Caller, Claims, Identity, Ledger, SHARED_SCOPE, TokenHash};
 use crate::request::{ApiRequest, Class};
-use crate::store::{Kind, Store, ViewKey};
+use crate::store::{Bounded, Bounds, Kind, Store, ViewKey};
 use crate::upstream::{Known, LinkState, Upstream};
 use ring::digest;
 use std::collections::HashSet;
@@ -33,6 +34,9 @@ const LAST_UP: &str = "last-up";
 /// How much of that running may be forgotten.
 const SPENT_PRECISION: Duration = Duration::from_secs(600);
 
+/// The link counts as up for what ages only while the upstream was heard within this.
+const LIFE_SIGN: Duration = Duration::from_secs(120);
+
 /// A request body that is part of the view's key (token requests, reviews) may be this long: kube-apiserver's own
 /// objects of these kinds are a few hundred bytes.
 const LONGEST_QUESTION: u64 = 256 * 1024;
@@ -50,6 +54,8 @@ pub struct ServiceOptions {
     pub review_ttl: Duration,
     /// `--max-object-size`
     pub max_object_size: usize,
+    /// `--cache-max-size`, `--cache-max-age`
+    pub bounds: Bounds,
 }
 
 /// Everything that answering a request takes.
@@ -57,10 +63,13 @@ pub struct Service {
     pub(super) options: ServiceOptions,
     pub(super) upstream: Arc<Upstream>,
     pub(super) store: Arc<dyn Store>,
+    /// The same, as what is kept to its bounds.
+    bounded: Arc<Bounded>,
     pub(super) counters: Counters,
     pub(super) live: Arc<Live>,
     pub(super) pages: OpenPages,
     pub(super) holes: Holes,
+    pub(super) cluster: Cluster,
     ledger: Mutex<Ledger>,
     ledger_changed: AtomicBool,
     pub(super) clock: Arc<Clock>,
@@ -69,6 +78,8 @@ pub struct Service {
     /// The same as it was when this life of the daemon began.
     earlier: LastUp,
     begun: Instant,
+    /// When housekeeping was last done.
+    housekept: Mutex<Instant>,
     /// What has been said and is not worth a second line.
     said: Mutex<HashSet<String>>,
 }
@@ -108,20 +119,25 @@ impl Service {
     pub fn new(options: ServiceOptions, upstream: Arc<Upstream>, store: Arc<dyn Store>, clock: Arc<Clock>) -> Service {
         let ledger = store.note(LEDGER).map_or_else(Ledger::default, |bytes| Ledger::decode(&bytes));
         let earlier = store.note(LAST_UP).map_or_else(LastUp::default, |bytes| LastUp::decode(&bytes));
+        let cluster = cluster::kept(&*store);
+        let bounded = Arc::new(Bounded::new(store, options.bounds));
         Service {
             options,
             upstream,
-            store,
+            store: Arc::<Bounded>::clone(&bounded),
+            bounded,
             counters: Counters::default(),
             live: Arc::new(Live::default()),
             pages: OpenPages::default(),
             holes: Holes::default(),
+            cluster,
             ledger: Mutex::new(ledger),
             ledger_changed: AtomicBool::new(false),
             clock,
             kept: Mutex::new(earlier),
             earlier,
             begun: Instant::now(),
+            housekept: Mutex::new(Instant::now()),
             said: Mutex::new(HashSet::new()),
         }
     }
@@ -244,7 +260,7 @@ impl Service {
     pub(super) fn look(&self, asked: &Asked) -> Finding {
         let recallable = !matches!(asked.request.class, Class::Passing | Class::Upgrade | Class::Write);
         match &asked.scope {
-            Some(scope) if recallable => {
+            Some(scope) if recallable && !self.cluster.is_foreign() => {
                 let shared = asked.caller.shares_discovery();
                 let mut finding = find::find(&*self.store, &asked.request, scope, asked.reply_query.as_deref(), shared);
                 if asked.request.class == Class::Review && !self.is_fresh(&finding) {
@@ -340,17 +356,43 @@ impl Service {
         asked.caller.scope(&self.ledger())
     }
 
+    /// What one cluster accepted, another need not.
+    pub(super) fn forget_all_tokens(&self) {
+        *self.ledger() = Ledger::default();
+        self.ledger_changed.store(true, Ordering::Release);
+    }
+
     /// To be called every few seconds: keeps on disk what has to outlive the process, drops what nobody will ask for.
     pub fn keep_house(&self) {
         self.pages.sweep(Instant::now());
         if self.ledger_changed.swap(false, Ordering::AcqRel) {
             let bytes = self.ledger().encode();
             if let Err(e) = self.store.set_note(LEDGER, &bytes) {
-                log::error!("the ledger of accepted tokens could not be kept: {e}");
+                log::debug!("the ledger of accepted tokens could not be kept: {e}");
                 self.ledger_changed.store(true, Ordering::Release);
             }
         }
         self.keep_last_up();
+        self.keep_cluster();
+        self.keep_bounds();
+    }
+
+    /// The same for the last time.
+    pub fn close_house(&self) {
+        self.keep_house();
+        self.bounded.close();
+    }
+
+    fn keep_bounds(&self) {
+        let now = Instant::now();
+        let last = std::mem::replace(&mut *self.housekept.lock().unwrap_or_else(PoisonError::into_inner), now);
+        let link = self.upstream.link().describe();
+        // Nobody may have noticed that an idle link is down.
+        let is_up = link.since.is_none() && link.silence.is_some_and(|silence| silence < LIFE_SIGN);
+        let up = if is_up { now.saturating_duration_since(last) } else { Duration::ZERO };
+        // Without its refusal an object would be shown out of a list that holds it.
+        let is_kept = |key: &ViewKey| key.representation == find::FORBIDDEN || self.live.is_live(key);
+        self.bounded.keep(up, now, &is_kept);
     }
 
     fn keep_last_up(&self) {
@@ -368,7 +410,8 @@ impl Service {
             match self.store.set_note(LAST_UP, text.as_bytes()) {
                 // As it can be read back.
                 Ok(()) => *kept = LastUp::decode(text.as_bytes()),
-                Err(e) => log::error!("the time when the link was last up could not be kept: {e}"),
+                // The store has said what ails it, once; this is tried each second.
+                Err(e) => log::debug!("the time when the link was last up could not be kept: {e}"),
             }
         }
     }
@@ -387,6 +430,11 @@ impl Service {
             "1 while the upstream can be reached, else 0.",
             u64::from(!down),
         );
+        let dropped = self.bounded.dropped();
+        page.family("lite_apiserver_record_dropped_total", "counter", "Views dropped from the record, by why.");
+        page.sample(&[("reason", "size")], dropped.for_size);
+        page.sample(&[("reason", "age")], dropped.for_age);
+        page.sample(&[("reason", "cluster")], self.cluster.dropped.load(Ordering::Relaxed));
         let stats = self.store.stats();
         for (name, kind, help, value) in [
             ("lite_apiserver_record_views", "gauge", "Views recorded.", stats.views as u64),
@@ -405,6 +453,18 @@ impl Service {
                 "counter",
                 "Files set aside because they were damaged.",
                 stats.damaged,
+            ),
+            (
+                "lite_apiserver_record_oversized_total",
+                "counter",
+                "Views that were not recorded because each alone is larger than --cache-max-size.",
+                dropped.too_large,
+            ),
+            (
+                "lite_apiserver_record_max_bytes",
+                "gauge",
+                "--cache-max-size; 0: no bound.",
+                self.bounded.bounds().max_size,
             ),
         ] {
             page.single(name, kind, help, value);

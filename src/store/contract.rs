@@ -60,6 +60,9 @@ pub(super) fn database_options(path: &Path) -> DatabaseOptions {
 /// Runs a test on every engine.
 fn on_every_engine(test: impl Fn(&dyn Store)) {
     test(&MemoryStore::new());
+    // What keeps a store to its bounds keeps its promises.
+    let bounds = Bounds { max_size: 1 << 30, max_age: Duration::from_secs(3600) };
+    test(&Bounded::new(Arc::new(MemoryStore::new()), bounds));
     for (_, open) in LASTING {
         let dir = TempDir::new();
         test(&*open(&dir.path().join("store")));

@@ -115,7 +115,11 @@ impl Disk for OsDisk {
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
-        let file = options().create(true).open(path)?;
+        let file = match options().create(true).open(path) {
+            // A disk that has turned read-only still has the record on it.
+            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => options().write(false).open(path),
+            opened => opened,
+        }?;
         flock(&file, FlockOperation::NonBlockingLockExclusive)?;
         Ok(Box::new(file))
     }

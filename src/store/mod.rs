@@ -22,6 +22,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+mod bounds;
 mod disk;
 mod drafts;
 mod file;
@@ -37,8 +38,9 @@ mod rows;
 #[cfg(test)]
 mod contract;
 
+pub use bounds::{Bounded, Bounds, Dropped};
 pub use disk::{Disk, DiskFile, OsDisk};
-pub use file::{FileOptions, FileStore};
+pub use file::{Checked, Condition, FileOptions, FileStore, verify};
 #[cfg(feature = "fjall")]
 pub use fjall::open as open_fjall;
 pub use memory::MemoryStore;
@@ -254,6 +256,11 @@ pub enum StoreError {
         /// Its length in bytes.
         length: u64,
     },
+    /// A view alone is larger than all that may be kept.
+    Oversized {
+        /// How much that is, in bytes.
+        bound: u64,
+    },
     /// Another process holds the directory.
     Locked {
         /// The lock file.
@@ -282,6 +289,9 @@ impl fmt::Display for StoreError {
             StoreError::Abandoned => write!(f, "the recording was abandoned"),
             StoreError::TooLarge { what, length } => {
                 write!(f, "{what} of {length} bytes is too large to be recorded")
+            }
+            StoreError::Oversized { bound } => {
+                write!(f, "it alone is larger than all that may be kept ({bound} bytes, --cache-max-size)")
             }
             StoreError::Locked { path } => {
                 write!(f, "{} is held by another process; give each its own directory", path.display())

@@ -6,6 +6,8 @@
 mod support;
 
 mod abuse;
+mod bounds;
+mod cache;
 mod collections;
 mod identity;
 mod loris;
@@ -16,6 +18,7 @@ mod protobuf;
 mod purge;
 mod rotation;
 mod streams;
+mod trouble;
 mod wire;
 
 use std::io;

@@ -76,6 +76,11 @@ impl Proxy {
         self.folder.path().join("data")
     }
 
+    /// Where the record is, unless a flag says otherwise.
+    pub fn cache(&self) -> PathBuf {
+        self.folder.path().join("cache")
+    }
+
     /// Further flags, for the next start.
     pub fn add_flags(&mut self, extra: &[&str]) {
         self.flags.extend(extra.iter().map(|e| (*e).to_owned()));

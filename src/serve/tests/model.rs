@@ -242,6 +242,7 @@ fn service(store: Arc<dyn Store>) -> Service {
         offline_grace: Duration::from_secs(3600),
         review_ttl: Duration::ZERO,
         max_object_size: 64 * 1024,
+        bounds: crate::store::Bounds::NONE,
     };
     let clock = Arc::new(clock(&*store));
     Service::new(options, cloud(), store, clock)

@@ -27,6 +27,7 @@ fn service(kept: &str, wall: fn() -> SystemTime) -> Service {
         offline_grace: Duration::from_secs(3600),
         review_ttl: Duration::ZERO,
         max_object_size: 1024,
+        bounds: crate::store::Bounds::NONE,
     };
     let clock = Arc::new(Clock::with(wall, Some(at(UP))));
     let service = Service::new(options, cloud(), store, clock);

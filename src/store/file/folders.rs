@@ -127,6 +127,16 @@ impl Folders {
         folders.iter().flat_map(|folder| lock(&folder.views).clone().unwrap_or_default()).collect()
     }
 
+    /// Forgets everything if the directory has been removed, so that what comes is recorded in a new one.
+    pub(super) fn look_after(&self, shared: &Shared) {
+        if shared.is_gone() && shared.begin_anew().is_ok() {
+            for view in self.known() {
+                // There is nothing to be removed that could fail to be.
+                let _ = view.forget(shared);
+            }
+        }
+    }
+
     /// Drops indices that nobody uses, and what stands for views that are no more.
     pub(super) fn tidy(&self, shared: &Shared) {
         let mut idle: Vec<(Instant, usize, Arc<View>)> = self

@@ -77,6 +77,7 @@ mod durable;
 mod folders;
 mod format;
 mod layout;
+mod looking;
 mod reading;
 mod scan;
 mod shared;
@@ -84,12 +85,15 @@ mod view;
 mod writing;
 
 #[cfg(test)]
+mod fault_tests;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 pub(super) mod trouble;
 
 use document::FileDocument;
 use folders::Folders;
+pub use looking::{Checked, Condition, verify};
 use reading::{BodyReader, Snapshot};
 use scan::Content;
 use shared::Shared;
@@ -148,7 +152,7 @@ impl FileStore {
             .stack_size(FLUSHER_STACK)
             .spawn(move || {
                 let Inner { shared, folders } = &*for_flusher;
-                shared.run(options.flush_interval, || folders.tidy(shared));
+                shared.run(options.flush_interval, || folders.look_after(shared), || folders.tidy(shared));
             })
             .map_err(|error| io_error("start a thread for", &root, error))?;
         Ok(Self { inner, flusher: Some(flusher) })

@@ -18,6 +18,9 @@ const OPEN_FILES: usize = 64;
 const DAMAGED_KEPT: usize = 16;
 /// How long what could not be made durable waits for the next attempt.
 const RETRY: Duration = Duration::from_secs(10);
+/// Trouble is over when something has been made durable and nothing has failed for so long: on a full disk small things
+/// succeed between large ones that do not.
+const QUIET: Duration = Duration::from_secs(5);
 
 pub(super) struct Shared {
     pub(super) disk: Arc<dyn Disk>,
@@ -31,9 +34,12 @@ pub(super) struct Shared {
     next_view: AtomicU64,
     /// Kinds of failures that have been logged.
     told: Mutex<HashSet<(&'static str, io::ErrorKind)>>,
-    troubled: AtomicBool,
+    /// The last failure of a trouble that is not over.
+    trouble: Mutex<Option<Instant>>,
+    /// Whether something has been made durable since then.
+    well: AtomicBool,
     /// Released when the last user of the directory is gone.
-    _lock: Box<dyn Send + Sync>,
+    held: Mutex<Box<dyn Send + Sync>>,
 }
 
 #[derive(Default)]
@@ -75,9 +81,27 @@ impl Shared {
             numbers: Numbers::default(),
             next_view: AtomicU64::new(1),
             told: Mutex::default(),
-            troubled: AtomicBool::new(false),
-            _lock: held,
+            trouble: Mutex::default(),
+            well: AtomicBool::new(false),
+            held: Mutex::new(held),
         }
+    }
+
+    /// Whether the directory is another than the one that was opened, or none: somebody has removed it, and what is written
+    /// to open files leads nowhere.
+    pub(super) fn is_gone(&self) -> bool {
+        let lock = self.root.join(layout::LOCK);
+        matches!(self.disk.open(&lock), Err(error) if error.kind() == io::ErrorKind::NotFound)
+    }
+
+    /// Begins the directory anew. The old one's lock goes with it.
+    pub(super) fn begin_anew(&self) -> Result<(), StoreError> {
+        let path = self.root.join(layout::LOCK);
+        let made = super::make_dirs(&*self.disk, &self.root).and_then(|()| self.disk.lock(&path));
+        *lock(&self.held) = made.map_err(|error| self.failed("create", &path, error))?;
+        lock(&self.open).clear();
+        log::warn!("record: {} was removed; what was in it is forgotten, and it begins anew", self.root.display());
+        Ok(())
     }
 
     pub(super) fn next_view(&self) -> u64 {
@@ -87,7 +111,8 @@ impl Shared {
     /// Counts a failure, and logs it if it is the first of its kind since the last time that all was well.
     pub(super) fn failed(&self, doing: &'static str, path: &Path, error: io::Error) -> StoreError {
         self.numbers.errors.fetch_add(1, Ordering::Relaxed);
-        self.troubled.store(true, Ordering::Relaxed);
+        self.well.store(false, Ordering::Relaxed);
+        *lock(&self.trouble) = Some(Instant::now());
         let first = lock(&self.told).insert((doing, error.kind()));
         let error = StoreError::Io { doing, path: path.to_owned(), error };
         if first {
@@ -96,9 +121,14 @@ impl Shared {
         error
     }
 
-    /// Notes that a write and its being made durable have succeeded.
-    fn succeeded(&self) {
-        if self.troubled.swap(false, Ordering::Relaxed) {
+    /// Says that the trouble is over, if there was one and it is.
+    fn end_trouble(&self) {
+        if lock(&self.waiting).retry.is_some() {
+            return;
+        }
+        let mut trouble = lock(&self.trouble);
+        if self.well.load(Ordering::Relaxed) && trouble.is_some_and(|last| last.elapsed() >= QUIET) {
+            *trouble = None;
             lock(&self.told).clear();
             log::info!("record: {} can be written again", self.root.display());
         }
@@ -205,8 +235,9 @@ impl Shared {
         self.wake.notify_one();
     }
 
-    /// The flusher: makes durable what waits, at most every `interval`, until told to stop. Calls `idle` now and then.
-    pub(super) fn run(&self, interval: Duration, idle: impl Fn()) {
+    /// The flusher: makes durable what waits, at most every `interval`, until told to stop. Calls `look` before that, and
+    /// `idle` now and then.
+    pub(super) fn run(&self, interval: Duration, look: impl Fn(), idle: impl Fn()) {
         let mut last_idle = Instant::now();
         loop {
             let waiting = lock(&self.waiting);
@@ -214,7 +245,10 @@ impl Shared {
                 let due = waiting.retry.is_some_and(|retry| Instant::now() >= retry);
                 !waiting.stop && !due && waiting.views.is_empty() && waiting.dirs.is_empty()
             };
-            let pause = if waiting.retry.is_some() { RETRY } else { super::IDLE_CHECK };
+            let pause = match *lock(&self.trouble) {
+                Some(_) => QUIET,
+                None => super::IDLE_CHECK,
+            };
             let Ok((waiting, _)) = self.wake.wait_timeout_while(waiting, pause, nothing) else {
                 return;
             };
@@ -224,8 +258,10 @@ impl Shared {
             };
             let stop = waiting.stop;
             drop(waiting);
+            look();
             // Failures have been counted and logged where they happened.
             let _ = self.make_durable(stop);
+            self.end_trouble();
             if stop {
                 return;
             }
@@ -295,7 +331,7 @@ impl Shared {
             lock(&self.waiting).retry = Some(Instant::now() + RETRY);
             return Err(error);
         }
-        self.succeeded();
+        self.well.store(true, Ordering::Relaxed);
         Ok(())
     }
 }

@@ -239,11 +239,14 @@ impl View {
     pub(super) fn forget(&self, shared: &Shared) -> Result<(), StoreError> {
         let mut writer = lock(&self.writer);
         self.forget_files(shared, &mut writer)?;
-        // Fails as long as other views are in it.
-        if shared.disk.remove_dir(&self.folder).is_ok()
-            && let Some(above) = self.folder.parent()
-        {
-            shared.mark_dir(above);
+        // Each fails as long as something else is in it. The scope's own folder stays.
+        for gone in self.folder.ancestors().take(2) {
+            if shared.disk.remove_dir(gone).is_err() {
+                break;
+            }
+            if let Some(above) = gone.parent() {
+                shared.mark_dir(above);
+            }
         }
         Ok(())
     }
@@ -326,16 +329,21 @@ impl View {
     }
 
     pub(super) fn write(&self, shared: &Shared, log: &mut Log, batch: &Batch) -> Result<(), StoreError> {
-        let path = self.path(log.seq);
-        let file = shared.open_file(self.id, log.seq, &path)?;
+        let (seq, path) = (log.seq, self.path(log.seq));
+        let file = shared.open_file(self.id, seq, &path)?;
+        let failed = |doing, error| {
+            // It may have been opened while the disk could only be read: the next attempt opens it anew.
+            shared.close(self.id, seq);
+            shared.failed(doing, &path, error)
+        };
         if log.cut {
-            file.set_len(log.chain.offset).map_err(|error| shared.failed("cut", &path, error))?;
+            file.set_len(log.chain.offset).map_err(|error| failed("cut", error))?;
             log.cut = false;
         }
         shared.numbers.bytes_written.fetch_add(batch.out.len() as u64, Ordering::Relaxed);
         if let Err(error) = file.write_all_at(&batch.out, log.chain.offset) {
             log.cut = true;
-            return Err(shared.failed("write", &path, error));
+            return Err(failed("write", error));
         }
         log.chain = batch.chain;
         log.committed = batch.committed.unwrap_or(log.committed);
