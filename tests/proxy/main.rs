@@ -12,11 +12,14 @@ mod collections;
 mod identity;
 mod loris;
 mod offline;
+#[cfg(feature = "as-root")]
 mod privileges;
 mod process;
 mod protobuf;
 mod purge;
 mod rotation;
+#[cfg(feature = "as-root")]
+mod small_disk;
 mod streams;
 mod trouble;
 mod wire;

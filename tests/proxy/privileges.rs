@@ -1,4 +1,4 @@
-//! Started as root, the proxy goes on as somebody who may do less. These tests need root, and say so.
+//! Started as root, the proxy goes on as somebody who may do less. These tests need root (`--features as-root`).
 
 use crate::support::eventually;
 use crate::support::pki::Pki;
@@ -15,7 +15,7 @@ const USER: u32 = 65534;
 const GROUP: u32 = 4711;
 
 fn need_root() {
-    assert!(rustix::process::geteuid().is_root(), "start this test as root, or leave it out by its name");
+    assert!(rustix::process::geteuid().is_root(), "start this test as root");
 }
 
 fn everything_below(folder: &Path) -> Vec<PathBuf> {
