@@ -8,6 +8,7 @@ use crate::support::{TempDir, eventually};
 use crate::{MAPS, PROGRAM, Scene};
 use serde_json::json;
 use std::path::Path;
+use std::process::Command;
 
 /// Whether some file below has these bytes in it.
 fn folder_holds(folder: &Path, bytes: &[u8]) -> bool {
