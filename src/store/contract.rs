@@ -57,6 +57,19 @@ pub(super) fn database_options(path: &Path) -> DatabaseOptions {
     DatabaseOptions { path: path.to_owned(), flush_interval: Duration::from_secs(3600) }
 }
 
+/// Copies a directory as it is: what a process finds that starts after this one was killed now.
+pub(super) fn copy_tree(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_tree(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
 /// Runs a test on every engine.
 fn on_every_engine(test: impl Fn(&dyn Store)) {
     test(&MemoryStore::new());

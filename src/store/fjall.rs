@@ -21,12 +21,12 @@ use std::fs;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
 use fjall::{Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Readable, Snapshot};
 
-use super::disk::{Disk, OsDisk, make_dirs};
+use super::disk::{OsDisk, make_dirs};
 use super::rows::{Costs, Database, DatabaseOptions, Moment, Pen, RowStore, VisitRow};
 use super::{StoreError, lock};
 
@@ -43,24 +43,12 @@ pub fn open(options: &DatabaseOptions) -> Result<RowStore, StoreError> {
     let dir = &options.path;
     let failed = |doing, error| StoreError::Io { doing, path: dir.clone(), error };
     make_dirs(&OsDisk, dir).map_err(|error| failed("create", error))?;
-    let lock_path = dir.join("lock");
-    let held = OsDisk.lock(&lock_path).map_err(|error| match error.kind() {
-        io::ErrorKind::WouldBlock => StoreError::Locked { path: lock_path.clone() },
-        _ => failed("lock", error),
-    })?;
-    let held: Arc<dyn Send + Sync> = Arc::from(held);
-    let mut damaged = 0;
-    loop {
+    let make = || {
         let database = FjallDatabase { dir: dir.clone(), numbers: Numbers::default(), open: Mutex::default() };
-        damaged += database.reopen().map_err(|error| failed("open", error))?;
-        match RowStore::new(Box::new(database), options, damaged, Box::new(Arc::clone(&held))) {
-            Err(error) if error.kind() == io::ErrorKind::InvalidData && damaged == 0 => {
-                set_aside(dir, &error).map_err(|error| failed("set aside", error))?;
-                damaged += 1;
-            }
-            opened => return opened.map_err(|error| failed("open", error)),
-        }
-    }
+        let damaged = database.reopen()?;
+        Ok((Box::new(database) as Box<dyn Database>, damaged))
+    };
+    RowStore::open(options, &OsDisk, &dir.join("lock"), make, |why| set_aside(dir, why))
 }
 
 fn set_aside(dir: &std::path::Path, why: &io::Error) -> io::Result<()> {

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 
 use super::drafts::{CommitPlan, Drafts, Source, plan_fold};
 use super::index::{Entry, Index};
+use super::snapshot::{Contents, Snapshot};
 use super::{
     Change, Collection, Committed, Document, DocumentHead, DocumentWriter, Folded, Generation, Kind, ObjectRef, Stats,
     Store, StoreError, ViewInfo, ViewKey, lock,
@@ -183,7 +184,7 @@ impl Store for MemoryStore {
         let (Content::Collection(index), Some(info)) = (&state.content, state.info(key)) else {
             return Ok(None);
         };
-        Ok(Some(Arc::new(Snapshot { info, index: Arc::clone(index) })))
+        Ok(Some(Arc::new(Snapshot { info, index: Arc::clone(index), contents: InPlace })))
     }
 
     fn begin_generation(&self, key: &ViewKey) -> Result<Box<dyn Generation>, StoreError> {
@@ -391,63 +392,13 @@ impl Drop for MemoryGeneration {
     }
 }
 
-struct Snapshot {
-    info: ViewInfo,
-    index: Arc<Index<Bytes>>,
-}
+/// An entry's place is the bytes themselves.
+struct InPlace;
 
-impl Collection for Snapshot {
-    fn info(&self) -> &ViewInfo {
-        &self.info
-    }
+impl Contents<Bytes> for InPlace {
+    type Buffer = ();
 
-    fn envelope(&self) -> Vec<u8> {
-        self.index.envelope.to_vec()
-    }
-
-    fn version(&self) -> Option<u64> {
-        self.index.version
-    }
-
-    fn unchanged_since(&self) -> Option<u64> {
-        self.index.unchanged_since
-    }
-
-    fn len(&self) -> usize {
-        self.index.len()
-    }
-
-    fn each(&self, visit: &mut dyn FnMut(&ObjectRef, &[u8]) -> io::Result<()>) -> io::Result<()> {
-        let mut object = ObjectRef::default();
-        for entry in self.index.iter() {
-            entry.describe(&mut object);
-            visit(&object, &entry.at)?;
-        }
-        Ok(())
-    }
-
-    fn lengths(&self, visit: &mut dyn FnMut(u32, u64)) {
-        self.index.iter().for_each(|entry| visit(entry.flags, u64::from(entry.size)));
-    }
-
-    fn index(&self, visit: &mut dyn FnMut(&ObjectRef, u64)) {
-        let mut object = ObjectRef::default();
-        for entry in self.index.iter() {
-            entry.describe(&mut object);
-            visit(&object, u64::from(entry.size));
-        }
-    }
-
-    fn find(&self, object_key: &str) -> Option<ObjectRef> {
-        let mut object = ObjectRef::default();
-        self.index.get(object_key)?.describe(&mut object);
-        Some(object)
-    }
-
-    fn get(&self, object_key: &str) -> Option<(ObjectRef, Vec<u8>)> {
-        let entry = self.index.get(object_key)?;
-        let mut object = ObjectRef::default();
-        entry.describe(&mut object);
-        Some((object, entry.at.to_vec()))
+    fn read<'a>(&'a self, entry: &'a Entry<Bytes>, (): &'a mut ()) -> io::Result<&'a [u8]> {
+        Ok(&entry.at)
     }
 }

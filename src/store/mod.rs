@@ -34,6 +34,7 @@ mod memory;
 mod redb;
 #[cfg(any(feature = "redb", feature = "fjall"))]
 mod rows;
+mod snapshot;
 
 #[cfg(test)]
 mod contract;

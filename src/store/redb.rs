@@ -49,25 +49,12 @@ pub(super) fn open_on(disk: &Arc<dyn Disk>, options: &DatabaseOptions) -> Result
     if let Some(above) = path.parent().filter(|above| !above.as_os_str().is_empty()) {
         make_dirs(&**disk, above).map_err(|error| failed("create the directory of", error))?;
     }
-    let lock_path = beside(path, "lock");
-    let held = disk.lock(&lock_path).map_err(|error| match error.kind() {
-        io::ErrorKind::WouldBlock => StoreError::Locked { path: lock_path.clone() },
-        _ => failed("lock", error),
-    })?;
-    let held: Arc<dyn Send + Sync> = Arc::from(held);
-    let mut damaged = 0;
-    loop {
-        let (database, set_aside) =
-            RedbDatabase::open(Arc::clone(disk), path).map_err(|error| failed("open", error))?;
-        damaged += set_aside;
-        match RowStore::new(Box::new(database), options, damaged, Box::new(Arc::clone(&held))) {
-            Err(error) if error.kind() == io::ErrorKind::InvalidData && damaged == 0 => {
-                set_aside_file(&**disk, path, &error).map_err(|error| failed("set aside", error))?;
-                damaged += 1;
-            }
-            opened => return opened.map_err(|error| failed("open", error)),
-        }
-    }
+    let make = || {
+        let (database, set_aside) = RedbDatabase::open(Arc::clone(disk), path)?;
+        Ok((Box::new(database) as Box<dyn Database>, set_aside))
+    };
+    let set_aside = |why: &io::Error| set_aside_file(&**disk, path, why);
+    RowStore::open(options, &**disk, &beside(path, "lock"), make, set_aside)
 }
 
 fn beside(path: &Path, end: &str) -> PathBuf {

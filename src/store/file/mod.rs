@@ -94,7 +94,7 @@ pub(super) mod trouble;
 use document::FileDocument;
 use folders::Folders;
 pub use looking::{Checked, Condition, verify};
-use reading::{BodyReader, Snapshot};
+use reading::{BodyReader, snapshot};
 use scan::Content;
 use shared::Shared;
 use view::View;
@@ -261,7 +261,7 @@ impl Store for FileStore {
             return Ok(None);
         };
         let index = Arc::clone(index);
-        Ok(Some(Arc::new(Snapshot::new(&view, &self.inner.shared, held, index))))
+        Ok(Some(Arc::new(snapshot(&view, &self.inner.shared, held, index))))
     }
 
     fn begin_generation(&self, key: &ViewKey) -> Result<Box<dyn Generation>, StoreError> {

@@ -9,7 +9,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::super::contract::{
-    Held, TempDir, bytes, delete, held, key, list, object, open_file_store, put, read, read_document, write_document,
+    Held, TempDir, bytes, copy_tree, delete, held, key, list, object, open_file_store, put, read, read_document,
+    write_document,
 };
 use super::super::lock;
 use super::super::{Change, Committed, DocumentHead, Store, StoreError, ViewKey};
@@ -44,18 +45,6 @@ fn only_file(root: &Path) -> PathBuf {
 fn remove_all(files: &[PathBuf]) {
     for file in files {
         fs::remove_file(file).unwrap();
-    }
-}
-
-fn copy_tree(from: &Path, to: &Path) {
-    fs::create_dir(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_tree(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
     }
 }
 

@@ -29,11 +29,12 @@
 //!   whole generation has been committed.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use super::disk::Disk;
 use super::{
     Change, Collection, Document, DocumentHead, DocumentWriter, Folded, Generation, Stats, Store, StoreError, ViewInfo,
     ViewKey,
@@ -50,7 +51,7 @@ mod writing;
 
 use document::RowsDocument;
 use format::Content;
-use reading::{BodyReader, Snapshot};
+use reading::{BodyReader, snapshot};
 use shared::Shared;
 use writing::RowsGeneration;
 
@@ -114,8 +115,37 @@ pub struct RowStore {
 }
 
 impl RowStore {
+    /// Takes the lock, and opens the store in the database that `make` opens, which also says how many it has set aside as
+    /// damaged. One that is not ours is set aside by `set_aside`, once, and made anew.
+    pub(super) fn open(
+        options: &DatabaseOptions,
+        disk: &dyn Disk,
+        lock: &Path,
+        make: impl Fn() -> io::Result<(Box<dyn Database>, u64)>,
+        set_aside: impl Fn(&io::Error) -> io::Result<()>,
+    ) -> Result<Self, StoreError> {
+        let failed = |doing, error| StoreError::Io { doing, path: options.path.clone(), error };
+        let held = disk.lock(lock).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => StoreError::Locked { path: lock.to_owned() },
+            _ => failed("lock", error),
+        })?;
+        let held: Arc<dyn Send + Sync> = Arc::from(held);
+        let mut damaged = 0;
+        loop {
+            let (database, found_damaged) = make().map_err(|error| failed("open", error))?;
+            damaged += found_damaged;
+            match RowStore::new(database, options, damaged, Box::new(Arc::clone(&held))) {
+                Err(error) if error.kind() == io::ErrorKind::InvalidData && damaged == 0 => {
+                    set_aside(&error).map_err(|error| failed("set aside", error))?;
+                    damaged += 1;
+                }
+                opened => return opened.map_err(|error| failed("open", error)),
+            }
+        }
+    }
+
     /// A store in an open database. `InvalidData`: it is not one of ours. `lock` is let go when the store is.
-    pub(super) fn new(
+    fn new(
         database: Box<dyn Database>,
         options: &DatabaseOptions,
         damaged: u64,
@@ -196,7 +226,7 @@ impl Store for RowStore {
         let Some(held) = view.held(&self.shared)? else {
             return Ok(None);
         };
-        Ok(Snapshot::new(&view, &self.shared, held).map(|snapshot| Arc::new(snapshot) as Arc<dyn Collection>))
+        Ok(snapshot(&view, &self.shared, held).map(|snapshot| Arc::new(snapshot) as Arc<dyn Collection>))
     }
 
     fn begin_generation(&self, key: &ViewKey) -> Result<Box<dyn Generation>, StoreError> {

@@ -3,8 +3,9 @@
 use std::io::{self, Read};
 use std::sync::Arc;
 
-use super::super::index::Index;
-use super::super::{Collection, ObjectRef, ViewInfo};
+use super::super::Collection;
+use super::super::index::Entry;
+use super::super::snapshot::{Contents, Snapshot};
 use super::Moment;
 use super::format::{Body, Place};
 use super::shared::Shared;
@@ -25,7 +26,7 @@ impl Source {
     }
 
     /// Reads bytes; damaged ones are reported, and their view dropped.
-    fn read(&self, place: Place, out: &mut Vec<u8>) -> io::Result<()> {
+    fn read_bytes(&self, place: Place, out: &mut Vec<u8>) -> io::Result<()> {
         read_bytes(&*self.moment, place, out).inspect_err(|error| {
             if error.kind() == io::ErrorKind::InvalidData {
                 self.view.is_damaged(&self.shared, self.tx);
@@ -60,7 +61,7 @@ impl Read for BodyReader {
                 return Ok(0);
             };
             self.at = 0;
-            self.source.read(Place { batch: self.batch, seq }, &mut self.piece)?;
+            self.source.read_bytes(Place { batch: self.batch, seq }, &mut self.piece)?;
         }
         let rest = &self.piece[self.at..];
         let n = rest.len().min(out.len());
@@ -70,77 +71,17 @@ impl Read for BodyReader {
     }
 }
 
-/// A collection at one moment.
-pub(super) struct Snapshot {
-    source: Source,
-    info: ViewInfo,
-    index: Arc<Index<Place>>,
+/// The collection that is `held`, at this moment. `None` if what is held is a document.
+pub(super) fn snapshot(view: &Arc<View>, shared: &Arc<Shared>, held: Held) -> Option<impl Collection + use<>> {
+    let contents = Source::new(view, shared, &held);
+    Some(Snapshot { info: held.row.info(&view.key), index: held.index?, contents })
 }
 
-impl Snapshot {
-    /// `None` if what is held is a document.
-    pub(super) fn new(view: &Arc<View>, shared: &Arc<Shared>, held: Held) -> Option<Self> {
-        let source = Source::new(view, shared, &held);
-        Some(Self { source, info: held.row.info(&view.key), index: held.index? })
-    }
-}
+impl Contents<Place> for Source {
+    type Buffer = Vec<u8>;
 
-impl Collection for Snapshot {
-    fn info(&self) -> &ViewInfo {
-        &self.info
-    }
-
-    fn envelope(&self) -> Vec<u8> {
-        self.index.envelope.to_vec()
-    }
-
-    fn version(&self) -> Option<u64> {
-        self.index.version
-    }
-
-    fn unchanged_since(&self) -> Option<u64> {
-        self.index.unchanged_since
-    }
-
-    fn len(&self) -> usize {
-        self.index.len()
-    }
-
-    fn each(&self, visit: &mut dyn FnMut(&ObjectRef, &[u8]) -> io::Result<()>) -> io::Result<()> {
-        let mut object = ObjectRef::default();
-        let mut bytes = Vec::new();
-        for entry in self.index.iter() {
-            self.source.read(entry.at, &mut bytes)?;
-            entry.describe(&mut object);
-            visit(&object, &bytes)?;
-        }
-        Ok(())
-    }
-
-    fn lengths(&self, visit: &mut dyn FnMut(u32, u64)) {
-        self.index.iter().for_each(|entry| visit(entry.flags, u64::from(entry.size)));
-    }
-
-    fn index(&self, visit: &mut dyn FnMut(&ObjectRef, u64)) {
-        let mut object = ObjectRef::default();
-        for entry in self.index.iter() {
-            entry.describe(&mut object);
-            visit(&object, u64::from(entry.size));
-        }
-    }
-
-    fn find(&self, object_key: &str) -> Option<ObjectRef> {
-        let mut object = ObjectRef::default();
-        self.index.get(object_key)?.describe(&mut object);
-        Some(object)
-    }
-
-    fn get(&self, object_key: &str) -> Option<(ObjectRef, Vec<u8>)> {
-        let entry = self.index.get(object_key)?;
-        let mut bytes = Vec::new();
-        self.source.read(entry.at, &mut bytes).ok()?;
-        let mut object = ObjectRef::default();
-        entry.describe(&mut object);
-        Some((object, bytes))
+    fn read<'a>(&'a self, entry: &'a Entry<Place>, buffer: &'a mut Vec<u8>) -> io::Result<&'a [u8]> {
+        self.read_bytes(entry.at, buffer)?;
+        Ok(buffer)
     }
 }

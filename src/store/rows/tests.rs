@@ -6,7 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use super::super::contract::{
-    TempDir, bytes, database_options, delete, held, key, list, object, play, put, read, read_document, write_document,
+    TempDir, bytes, copy_tree, database_options, delete, held, key, list, object, play, put, read, read_document,
+    write_document,
 };
 use super::super::{Change, Committed, DocumentHead, Store, StoreError};
 use super::format::{self, Row};
@@ -26,18 +27,6 @@ fn on_each(test: impl Fn(&dyn Fn(&Path) -> RowStore, &Path)) {
     for open in ENGINES {
         let dir = TempDir::new();
         test(&|path| open(&database_options(path)).unwrap(), &dir.path().join("store"));
-    }
-}
-
-fn copy_tree(from: &Path, to: &Path) {
-    fs::create_dir(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_tree(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
     }
 }
 
