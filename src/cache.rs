@@ -8,6 +8,7 @@
 mod command;
 mod print;
 
+use crate::failed::{Failed, failed};
 use crate::store::{Condition, FileOptions, FileStore, Kind, Store, StoreError, ViewInfo, ViewKey, verify};
 use command::{Command, What};
 use ring::digest::{Context, SHA256};
@@ -16,20 +17,6 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
-
-/// Why it could not be done. The exit code is one of sysexits.h.
-#[derive(Debug)]
-pub struct Failed {
-    /// 64 wrong command line, 65 what is recorded is not fit for this, 66 it is not there, 69 the daemon is running, 73 a
-    /// file cannot be made, 74 it cannot be read or written, 77 not permitted.
-    pub exit: u8,
-    /// One line that names the thing and the cure.
-    pub message: String,
-}
-
-fn failed(exit: u8, message: impl Into<String>) -> Failed {
-    Failed { exit, message: message.into() }
-}
 
 impl From<StoreError> for Failed {
     fn from(e: StoreError) -> Failed {
@@ -64,7 +51,8 @@ struct Look<'a> {
 /// Does what the arguments after `cache` say, and returns the exit code: 0, or 65 where `verify` found damage.
 ///
 /// # Errors
-/// What is wrong, and the cure.
+/// What is wrong, and the cure. Exit codes: 64 wrong command line, 65 what is recorded is not fit for this, 66 it is not
+/// there, 69 the daemon is running, 73 a file cannot be made, 74 it cannot be read or written, 77 not permitted.
 pub fn run(
     arguments: impl IntoIterator<Item = OsString>,
     environment: &dyn Fn(&str) -> Option<String>,

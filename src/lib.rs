@@ -32,6 +32,7 @@ pub mod admin;
 pub mod cache;
 pub mod config;
 pub mod decide;
+mod failed;
 pub mod front;
 pub mod identity;
 pub mod record;
@@ -41,4 +42,5 @@ pub mod serve;
 pub mod store;
 pub mod upstream;
 
-pub use run::{Failed, run};
+pub use failed::Failed;
+pub use run::run;

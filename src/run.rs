@@ -7,6 +7,7 @@ mod signals;
 
 use crate::admin::{Admin, Exposition, Pages};
 use crate::config::{Config, StoreConfig, VerificationClock};
+use crate::failed::{Failed, failed};
 use crate::front::{Bound, Counters, Handler, Server, ServerOptions, Tls};
 use crate::serve::{self, Clock, Healing, Service, ServiceOptions};
 #[cfg(any(feature = "redb", feature = "fjall"))]
@@ -26,20 +27,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// Why the daemon could not start or run. The exit code is one of sysexits.h.
-#[derive(Debug)]
-pub struct Failed {
-    /// Process exit code: 69 (unavailable), 70 (internal), 71 (system), 73 (cannot create), 74 (I/O),
-    /// 77 (not permitted).
-    pub exit: u8,
-    /// One line that names the thing and the cure.
-    pub message: String,
-}
-
-fn failed(exit: u8, message: impl Into<String>) -> Failed {
-    Failed { exit, message: message.into() }
-}
-
 /// How often what must outlive the process is looked after.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
@@ -49,7 +36,8 @@ const STALL: Duration = Duration::from_secs(60);
 /// Runs the daemon until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// The record's directory, an address or a certificate cannot be used.
+/// The record's directory, an address or a certificate cannot be used. Exit codes: 69 (unavailable), 70 (internal), 71
+/// (system), 73 (cannot create), 74 (I/O), 77 (not permitted), 78 (the parts do not fit together).
 pub fn run(config: &Config) -> Result<(), Failed> {
     let signals = Signals::catch().map_err(|e| failed(71, format!("signals cannot be caught: {e}")))?;
     allow_open_files(config.limits.max_connections);

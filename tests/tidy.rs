@@ -59,12 +59,14 @@ fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
 }
 
 /// Which rooms each room may name. `run` and `main` are above them all.
-const ARROWS: [(&str, &[&str]); 11] = [
+const ARROWS: [(&str, &[&str]); 12] = [
     ("admin", &[]),
-    ("cache", &["record", "store"]),
+    ("cache", &["failed", "record", "store"]),
     // The CN of a key pair is read as a client's is.
     ("config", &["identity"]),
     ("decide", &["request"]),
+    // What a command of the program ends with.
+    ("failed", &[]),
     ("front", &["config"]),
     ("identity", &[]),
     ("record", &[]),

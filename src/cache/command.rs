@@ -1,6 +1,6 @@
 //! The command line of `lite-apiserver cache`.
 
-use super::{Failed, failed};
+use crate::failed::{Failed, failed};
 use std::ffi::OsString;
 use std::path::PathBuf;
 

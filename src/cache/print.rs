@@ -1,6 +1,7 @@
 //! What the subcommands print: tables, objects, lists.
 
-use super::{Failed, Look, Stop, age, described, failed, id, is_secret};
+use super::{Look, Stop, age, described, id, is_secret};
+use crate::failed::{Failed, failed};
 use crate::record::{Encoding, Envelope};
 use crate::store::{Checked, Condition, FileStore, Kind, ObjectRef, Store, ViewInfo};
 use base64::Engine as _;

@@ -1,8 +1,8 @@
 //! From root to somebody who may do less, once what only root may do is done. Linux keeps credentials by thread, and new
 //! threads inherit them: this is done while there is one thread only.
 
-use super::{Failed, failed};
 use crate::config::{Config, RunAs, StoreConfig};
+use crate::failed::{Failed, failed};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, Uid, chownat, fchown, fstat, mkdirat, openat};
 use rustix::io::Errno;
 use rustix::process::{getegid, geteuid};

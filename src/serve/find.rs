@@ -4,7 +4,7 @@
 use crate::decide::{HeldAt, Recorded};
 use crate::identity::SHARED_SCOPE;
 use crate::request::{ApiRequest, Class, Selection};
-use crate::store::{Kind, ObjectRef, Store, ViewInfo, ViewKey};
+use crate::store::{Collection, Kind, ObjectRef, Store, ViewInfo, ViewKey};
 use std::time::SystemTime;
 
 /// The representation under which the absence of an object is recorded: a 404 is the same in all of them.
@@ -92,7 +92,9 @@ pub(super) fn find(store: &dyn Store, request: &ApiRequest, scope: &str, extra: 
     if matches!(request.class, Class::List | Class::Watch) {
         candidates.extend(wider(store, request, scope, true));
     }
+    // With nothing to choose between, no index is read for it: it is asked while the link is up, too.
     if request.class == Class::Watch
+        && candidates.len() > 1
         && let Some(from) = request.query.resource_version().and_then(|v| v.parse().ok())
     {
         candidates.iter_mut().for_each(|candidate| candidate.goes_on = candidate.goes_on_from(store, from));
@@ -126,6 +128,11 @@ pub(super) fn is_held_elsewhere(store: &dyn Store, request: &ApiRequest, scope: 
     }
 }
 
+/// At which versions a collection holds what it holds.
+pub(super) fn held_at(collection: &dyn Collection) -> HeldAt {
+    HeldAt { version: collection.version(), unchanged_since: collection.unchanged_since() }
+}
+
 /// One way to answer.
 struct Candidate {
     found: Found,
@@ -154,7 +161,7 @@ impl Candidate {
     fn goes_on_from(&self, store: &dyn Store, version: u64) -> bool {
         let Found::Collection { key, .. } = &self.found else { return false };
         let Ok(Some(held)) = store.collection(key) else { return false };
-        HeldAt { version: held.version(), unchanged_since: held.unchanged_since() }.is_known_at(version)
+        held_at(&*held).is_known_at(version)
     }
 
     /// Whether this is to be served rather than `other`: where a watch goes on; else what says something newer, by the

@@ -1,10 +1,10 @@
 //! A watch while the link is down: begun from the record, held open, ended cleanly when the link is back.
 
 use super::counters::Source;
-use super::find::{Finding, Found};
+use super::find::{Finding, Found, held_at};
 use super::recall::Part;
 use super::{Asked, Service, tell};
-use crate::decide::{self, HeldAt, Opening, Refusal};
+use crate::decide::{self, Opening, Refusal};
 use crate::front::{BodyLength, BodyWriter, Ends, Exchange};
 use crate::record::{Envelope, EventKind};
 use crate::request::Selection;
@@ -49,9 +49,9 @@ impl Service {
         let part = Part { collection: &*collection, envelope: &envelope, selection };
         let query = &asked.request.query;
         let bookmarks = query.flag("allowWatchBookmarks");
-        let version = collection.version();
+        let held = held_at(&*collection);
+        let version = held.version;
         let held_at = version.map(|v| v.to_string()).unwrap_or_default();
-        let held = HeldAt { version, unchanged_since: collection.unchanged_since() };
         let opening = decide::opening(query.resource_version(), query.flag("sendInitialEvents"), bookmarks, held);
         self.counters.answered(&asked.request, 200, Source::Record);
         log::info!("{} {}: held from the record ({opening:?})", asked.request.method, asked.shown_target());

@@ -80,6 +80,13 @@ pub(super) enum NotKept {
     NoEnvelope,
 }
 
+impl NotKept {
+    /// Of its disk the store itself has spoken, once for all.
+    pub(super) fn is_of_the_disk(&self) -> bool {
+        matches!(self, NotKept::Store(StoreError::Io { .. }))
+    }
+}
+
 impl fmt::Display for NotKept {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -373,8 +380,8 @@ impl<'a> Recorder<'a> {
         self.service.counters.not_recorded.fetch_add(1, Ordering::Relaxed);
         let target = self.asked.shown_target();
         match why {
-            // Of its disk the store itself has spoken, once for all.
-            NotKept::NoScope | NotKept::Store(StoreError::Io { .. }) => log::debug!("{target} is not recorded: {why}"),
+            why if why.is_of_the_disk() => log::debug!("{target} is not recorded: {why}"),
+            NotKept::NoScope => log::debug!("{target} is not recorded: {why}"),
             NotKept::MediaType(t) => self.service.warn_once(t, &format!("{target} is not recorded: {why}")),
             NotKept::Store(e) => self.service.warn_once(&e.to_string(), &format!("{target} is not recorded: {why}")),
             NotKept::Malformed(_) | NotKept::TooLong | NotKept::NoEnvelope => {

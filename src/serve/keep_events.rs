@@ -128,9 +128,7 @@ impl Events {
             if let Err(why) = self.fold.take(&frame, around) {
                 // The client's stream goes on, event by event.
                 around.service.counters.not_recorded.fetch_add(1, Ordering::Relaxed);
-                // Of its disk the store itself has spoken, once for all.
-                let of_the_disk = matches!(why, NotKept::Store(StoreError::Io { .. }));
-                let level = if of_the_disk { log::Level::Debug } else { log::Level::Warn };
+                let level = if why.is_of_the_disk() { log::Level::Debug } else { log::Level::Warn };
                 log::log!(level, "{}: an event is not recorded: {why}", around.asked.shown_target());
             }
         }

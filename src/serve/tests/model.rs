@@ -544,7 +544,7 @@ fn recalled(life: &Life<'_>, upstream: &Upstream, view: usize) -> Result<Option<
     .map_err(|e| e.to_string())?;
     list.tail(&mut out);
     if out.len() as u64 == list.length() {
-        Ok(Some((HeldAt { version: Some(version), unchanged_since: collection.unchanged_since() }, out)))
+        Ok(Some((find::held_at(&*collection), out)))
     } else {
         Err("its length is another than was told".into())
     }
