@@ -6,7 +6,7 @@ mod rotation;
 mod signals;
 
 use crate::admin::{Admin, Exposition, Pages};
-use crate::config::{Config, StoreConfig, VerificationClock};
+use crate::config::{Config, ServerConfig, StoreConfig, VerificationClock};
 use crate::failed::{Failed, failed};
 use crate::front::{Bound, Counters, Handler, Server, ServerOptions, Tls};
 use crate::serve::{self, Clock, Healing, Service, ServiceOptions};
@@ -227,7 +227,8 @@ fn expose_front(front: &Counters, page: &mut Exposition) {
 }
 
 fn announce(config: &Config, server: &Server, admin: Option<&Admin>) {
-    let base = format!("https://{}:{}{}", config.upstream.host, config.upstream.port, config.upstream.base_path);
+    let url = |server: &ServerConfig| format!("https://{}{}", server.authority(), server.base_path);
+    let base = config.upstream.servers.iter().map(url).collect::<Vec<_>>().join(", ");
     for address in server.local_addrs() {
         log::info!("serving https://{address} for {base}");
     }

@@ -8,9 +8,10 @@ use super::certificates::{Named, Pair, PairFiles, Roots};
 use super::error::{ConfigError, Exit};
 use super::flags::Given;
 use super::kubeconfig::{self, Kubeconfig, Source, Token};
-use super::load::{Start, upstream_address, upstream_by_flags};
+use super::load::Start;
+use super::upstream::{ByKubeconfig, server, upstream};
 use super::watch::CertificateFiles;
-use super::{UpstreamConfig, files, pki};
+use super::{files, pki};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -41,12 +42,15 @@ pub(super) fn start(
     let read = kubeconfig::read(path, given.get("context"))?;
     let data = data_dir(given, environment)?;
     files::make_folder("--data-dir", &data)?;
-    let (host, port, base_path) = match upstream_by_flags(given)? {
-        Some(named) => named,
-        None => upstream_address(&format!("{WHAT} {}: server", path.display()), &read.server, 443)
-            .map_err(|e| ConfigError { exit: Exit::Data, ..e })?,
+    let field = |name: &str| format!("{WHAT} {}: {name}", path.display());
+    let named = ByKubeconfig {
+        servers: vec![server(&field("server"), &read.server, 443).map_err(|e| ConfigError { exit: Exit::Data, ..e })?],
+        tls_server_name: read.tls_server_name.clone(),
+        insecure: read.insecure,
+        proxy: read.proxy_url.as_ref().map(|url| (field("proxy-url"), url.clone())),
     };
-    let insecure = read.insecure || given.switch("insecure")?;
+    let no_server = || ConfigError::new(Exit::Data, field("it names no server"));
+    let upstream = upstream(given, named, environment)?.ok_or_else(no_server)?;
     let made = pki::serving(&data.join("pki"), &listen.iter().map(SocketAddr::ip).collect::<Vec<_>>())?;
     let origin = Origin {
         path: path.to_owned(),
@@ -71,7 +75,7 @@ pub(super) fn start(
         origin: None,
     };
     origin.keep(&read, &mut files)?;
-    if files.upstream_roots.is_none() && !insecure {
+    if files.upstream_roots.is_none() && !upstream.insecure {
         let why = format!(
             "{WHAT} {}: its cluster has no certificate-authority, and the system's own are not used; name a CA with --apiserver-ca-file",
             path.display()
@@ -80,7 +84,6 @@ pub(super) fn start(
     }
     let client_kubeconfig = Some(origin.client_path());
     files.origin = Some(origin);
-    let upstream = UpstreamConfig { host, port, base_path, tls_server_name: read.tls_server_name, insecure };
     Ok(Start { files, upstream, data: Some(data), client_kubeconfig })
 }
 

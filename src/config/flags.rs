@@ -94,11 +94,18 @@ pub(super) const FLAGS: &[Flag] = &[
             "HOST",
             "",
             Group::Upstream,
-            "kube-apiserver's host, or https://host:port/path; more than one: not yet",
+            "kube-apiserver's host, or https://host:port/path; several, by commas or by giving it again, stand for one cluster",
         )
     },
     flag("kube-apiserver-port", "N", "443", Group::Upstream, "its port, where the URL has none"),
     flag("apiserver-ca-file", "FILE", "", Group::Upstream, "CAs of its certificate, PEM (default: --ca-file)"),
+    flag(
+        "lb-mode",
+        "MODE",
+        "priority",
+        Group::Upstream,
+        "which of several kube-apiservers that can be reached is asked: priority, the first that was named; rr, each in turn",
+    ),
     flag("insecure", "", "false", Group::Upstream, "do not verify its certificate"),
     flag(
         "timeout",
@@ -108,7 +115,17 @@ pub(super) const FLAGS: &[Flag] = &[
         "how long to wait for an answer's first byte before the record answers instead",
     ),
     flag("slow-timeout", "SPAN", "60s", Group::Upstream, "the same where nothing is recorded, and for writes"),
-    flag("network-interface", "NAMES", "", Group::Upstream, "interfaces to leave through: not yet"),
+    Flag {
+        many: true,
+        ..flag(
+            "network-interface",
+            "NAMES",
+            "",
+            Group::Upstream,
+            "interfaces to leave through, the preferred first; the first that reaches the upstream carries the connection",
+        )
+    },
+    flag("source-address", "IP", "", Group::Upstream, "address to leave from"),
     flag(
         "modify-request-accept",
         "",

@@ -32,6 +32,8 @@ pub(super) struct Kubeconfig {
     pub(super) certificate_authority: Option<Source>,
     pub(super) insecure: bool,
     pub(super) tls_server_name: Option<String>,
+    /// The proxy through which the server is reached.
+    pub(super) proxy_url: Option<String>,
     pub(super) namespace: Option<String>,
     /// Certificate and key.
     pub(super) pair: Option<(Source, Source)>,
@@ -70,10 +72,6 @@ impl Reader<'_> {
         let (cluster_name, user_name) = (part("cluster")?, part("user")?);
         let cluster = self.named(root, "clusters", cluster_name, "cluster")?;
         let user = self.named(root, "users", user_name, "user")?;
-        if text(cluster, "proxy-url").is_some() {
-            return Err(self
-                .wrong(&format!("the cluster {cluster_name:?} has a proxy-url, which lite-apiserver cannot use yet")));
-        }
         for (field, cure) in [
             ("exec", "write a client certificate or a token into the file instead"),
             ("auth-provider", "write a client certificate or a token into the file instead"),
@@ -107,6 +105,7 @@ impl Reader<'_> {
             certificate_authority: self.source(cluster, "certificate-authority")?,
             insecure: cluster["insecure-skip-tls-verify"].as_bool().unwrap_or(false),
             tls_server_name: text(cluster, "tls-server-name").map(str::to_owned),
+            proxy_url: text(cluster, "proxy-url").filter(|url| !url.is_empty()).map(str::to_owned),
             namespace: text(context, "namespace").map(str::to_owned),
             pair,
             token,
@@ -188,7 +187,6 @@ mod tests {
             (with_user("client-certificate-data: '!', client-key: k"), "client-certificate-data is no base64"),
             (with_user("").replace("user: u", "user: v"), "it has no user named \"v\""),
             (with_user("").replace("current-context: x", ""), "it has no current-context"),
-            (with_user("").replace("certificate-authority: ca.crt", "proxy-url: 'http://p'"), "proxy-url"),
         ] {
             let error = read_text(&text).expect_err(&text);
             assert!(error.message.contains(part), "{}", error.message);

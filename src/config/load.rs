@@ -3,8 +3,9 @@
 use super::certificates::{Named, PairFiles};
 use super::error::ConfigError;
 use super::flags::{self, Asked, Given};
+use super::upstream::{ByKubeconfig, UpstreamConfig, upstream};
 use super::watch::CertificateFiles;
-use super::{Config, Limits, StoreConfig, UpstreamConfig, accounts, by_kubeconfig, units};
+use super::{Config, Limits, StoreConfig, accounts, by_kubeconfig, units};
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -36,7 +37,7 @@ pub fn load(
     let listen = listen(&given)?;
     let start = match given.get("kubeconfig") {
         Some(path) => by_kubeconfig::start(&given, Path::new(path), &listen, environment)?,
-        None => from_flags(&given)?,
+        None => from_flags(&given, environment)?,
     };
     let config = Config {
         listen,
@@ -66,13 +67,8 @@ pub(super) struct Start {
 /// Flags whose feature is not built yet are refused: ignored, they would promise what does not happen.
 fn refuse_what_comes_later(given: &Given) -> Result<(), ConfigError> {
     let not_yet = |name: &str, cure: &str| ConfigError::usage(format!("--{name} is not supported yet; {cure}"));
-    for (name, cure) in [
-        ("network-interface", "leave it out, and the system's routes decide"),
-        ("url-mux-cache", "leave it out; each client has its own watches"),
-    ] {
-        if given.given(name).is_some_and(|v| v.iter().any(|v| !v.is_empty())) {
-            return Err(not_yet(name, cure));
-        }
+    if given.given("url-mux-cache").is_some_and(|v| v.iter().any(|v| !v.is_empty())) {
+        return Err(not_yet("url-mux-cache", "leave it out; each client has its own watches"));
     }
     if given.switch("profiling")? {
         return Err(not_yet("profiling", "leave it out; /metrics is on --admin-address"));
@@ -81,7 +77,7 @@ fn refuse_what_comes_later(given: &Given) -> Result<(), ConfigError> {
     Ok(())
 }
 
-fn port(given: &Given, name: &str) -> Result<u16, ConfigError> {
+pub(super) fn port(given: &Given, name: &str) -> Result<u16, ConfigError> {
     given.read(name, |text| match text.parse::<u16>() {
         Ok(port) if port > 0 => Ok(port),
         _ => Err(format!("{text:?} is no port; write a number from 1 to 65535")),
@@ -201,68 +197,16 @@ fn log_level(given: &Given, environment: &dyn Fn(&str) -> Option<String>) -> Res
     }
 }
 
-/// Splits `HOST`, `HOST:PORT`, `[V6]:PORT` or `https://HOST[:PORT][/PATH]` into host, port and base path.
-pub(super) fn upstream_address(
-    what: &str,
-    text: &str,
-    default_port: u16,
-) -> Result<(String, u16, String), ConfigError> {
-    let wrong = |why: &str| ConfigError::usage(format!("{what}: {text:?} {why}; write a host, or https://host:port"));
-    let rest = match text.split_once("://") {
-        Some(("https", rest)) => rest,
-        Some(_) => return Err(wrong("is not reached by https")),
-        None => text,
-    };
-    let (authority, path) = rest.find('/').map_or((rest, ""), |slash| rest.split_at(slash));
-    if authority.contains('@') || path.contains(['?', '#']) {
-        return Err(wrong("has more than a host, a port and a path"));
-    }
-    let port_of = |port: &str| port.parse::<u16>().ok().filter(|p| *p > 0).ok_or_else(|| wrong("has no valid port"));
-    let (host, port) = if let Some(rest) = authority.strip_prefix('[') {
-        let (host, after) = rest.split_once(']').ok_or_else(|| wrong("has an opening bracket only"))?;
-        (host, after.strip_prefix(':').map_or(Ok(default_port), port_of)?)
-    } else if authority.parse::<std::net::Ipv6Addr>().is_ok() {
-        (authority, default_port)
-    } else {
-        match authority.split_once(':') {
-            Some((host, port)) => (host, port_of(port)?),
-            None => (authority, default_port),
-        }
-    };
-    if host.is_empty() || !host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:".contains(&b)) {
-        return Err(wrong("names no host"));
-    }
-    Ok((host.to_owned(), port, path.trim_end_matches('/').to_owned()))
-}
-
-/// The upstream as `--kube-apiserver-url` and `--kube-apiserver-port` name it.
-pub(super) fn upstream_by_flags(given: &Given) -> Result<Option<(String, u16, String)>, ConfigError> {
-    let urls: Vec<&str> = given
-        .given("kube-apiserver-url")
-        .unwrap_or_default()
-        .iter()
-        .flat_map(|v| v.split(','))
-        .map(str::trim)
-        .filter(|v| !v.is_empty())
-        .collect();
-    match urls.as_slice() {
-        [] => Ok(None),
-        [one] => upstream_address("--kube-apiserver-url", one, port(given, "kube-apiserver-port")?).map(Some),
-        _ => Err(ConfigError::usage("--kube-apiserver-url names several hosts, which is not supported yet; name one")),
-    }
-}
-
-fn from_flags(given: &Given) -> Result<Start, ConfigError> {
+fn from_flags(given: &Given, environment: &dyn Fn(&str) -> Option<String>) -> Result<Start, ConfigError> {
     let needed = |name: &str| {
         given.get(name).map(PathBuf::from).ok_or_else(|| {
             ConfigError::usage(format!("--{name} is missing; give it, or start with --kubeconfig FILE alone"))
         })
     };
-    let (host, port, base_path) = upstream_by_flags(given)?.ok_or_else(|| {
+    let upstream = upstream(given, ByKubeconfig::default(), environment)?.ok_or_else(|| {
         ConfigError::usage("--kube-apiserver-url is missing; give it, or start with --kubeconfig FILE alone")
     })?;
     let client_roots = Named { what: "--ca-file", path: needed("ca-file")? };
-    let insecure = given.switch("insecure")?;
     let upstream_roots = match given.get("apiserver-ca-file") {
         Some(path) => Named { what: "--apiserver-ca-file", path: path.into() },
         None => client_roots.clone(),
@@ -275,12 +219,11 @@ fn from_flags(given: &Given) -> Result<Start, ConfigError> {
             key: needed("tls-private-key-file")?,
         },
         client_roots: Some(client_roots),
-        upstream_roots: Some(upstream_roots).filter(|_| !insecure),
+        upstream_roots: Some(upstream_roots).filter(|_| !upstream.insecure),
         list: given.get("tls-config-file").map(PathBuf::from),
         own: None,
         origin: None,
     };
-    let upstream = UpstreamConfig { host, port, base_path, tls_server_name: None, insecure };
     Ok(Start { files, upstream, data: None, client_kubeconfig: None })
 }
 

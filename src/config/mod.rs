@@ -10,11 +10,13 @@ mod kubeconfig;
 mod load;
 mod pki;
 mod units;
+mod upstream;
 mod watch;
 
 pub use certificates::{Certificates, Pair, Roots, VerificationClock};
 pub use error::{ConfigError, Exit};
 pub use load::{Wanted, load};
+pub use upstream::{Balance, ProxyConfig, ServerConfig, UpstreamConfig};
 pub use watch::{CertificateFiles, Tally, Watch};
 
 use std::net::SocketAddr;
@@ -60,21 +62,6 @@ pub struct RunAs {
     pub uid: Option<u32>,
     /// The only group.
     pub gid: u32,
-}
-
-/// The upstream.
-#[derive(Debug, Clone)]
-pub struct UpstreamConfig {
-    /// Host name or IP address, without brackets.
-    pub host: String,
-    /// TCP port.
-    pub port: u16,
-    /// A path in front of every request's path, without a trailing slash; mostly empty (kubeconfig `server: https://h/p`).
-    pub base_path: String,
-    /// The name the upstream's certificate must carry when it is not `host` (kubeconfig `tls-server-name`).
-    pub tls_server_name: Option<String>,
-    /// `--insecure`: the upstream's certificate is not verified.
-    pub insecure: bool,
 }
 
 /// Which engine keeps the record, and where.

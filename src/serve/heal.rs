@@ -13,6 +13,7 @@ use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 /// The thread that lists anew; ended by [`Healing::stop`].
 pub struct Healing {
@@ -45,23 +46,33 @@ impl Healing {
     }
 }
 
+/// Why a list was asked for in vain.
+struct Vain {
+    why: String,
+    /// How long the upstream wants to be left alone (`Retry-After`, RFC 9110 section 10.2.3; kube-apiserver writes seconds).
+    not_before: Duration,
+}
+
+impl From<String> for Vain {
+    fn from(why: String) -> Self {
+        Self { why, not_before: Duration::ZERO }
+    }
+}
+
 impl Service {
     fn heal(&self, key: &ViewKey, relist: &Relist) {
         self.counters.relists.fetch_add(1, Ordering::Relaxed);
-        let worked = match self.list_anew(key, relist) {
-            Ok(()) => true,
-            Err(why) => {
-                log::warn!("{}: listed anew in vain: {why}", relist.target);
-                false
-            }
-        };
-        self.holes.listed(key, worked, self.live.is_live(key));
+        let outcome = self.list_anew(key, relist);
+        if let Err(vain) = &outcome {
+            log::warn!("{}: listed anew in vain: {}", relist.target, vain.why);
+        }
+        self.holes.listed(key, outcome.map_err(|vain| vain.not_before), self.live.is_live(key));
     }
 
     /// Asks for the list and records it; the error says why it is not recorded.
-    fn list_anew(&self, key: &ViewKey, relist: &Relist) -> Result<(), String> {
+    fn list_anew(&self, key: &ViewKey, relist: &Relist) -> Result<(), Vain> {
         let header = |name: &str| fields::joined(&relist.headers, name);
-        let request = ApiRequest::new("GET", &relist.target, &header).map_err(|e| e.0)?;
+        let request = ApiRequest::new("GET", &relist.target, &header).map_err(|e| Vain::from(e.0))?;
         let asked = self.asked_by_proxy(request, relist.caller.clone());
         let now = Situation { link_down: false, reader: Reader::Known, recorded: Recorded::No };
         let headers = fields::up(&asked.request, &asked.caller.identity, &relist.headers, Keep::Collection, false);
@@ -77,11 +88,12 @@ impl Service {
         let credentials = relay::credentials(&asked.caller.identity);
         let answer = match self.upstream.fetch(&self.upstream.known(), &credentials, outgoing) {
             Ok(answer) => answer,
-            Err(e) => return Err(outcome_of(e).1),
+            Err(e) => return Err(outcome_of(e).1.into()),
         };
         let status = answer.status;
+        let not_before = fields::get(&answer.headers, "retry-after").and_then(|seconds| seconds.parse().ok());
         match decide::after(&asked.request, now, Keep::Collection, Outcome::Answered { status, etcd_failed: false }) {
-            Next::Relay(Keep::Collection) => return self.take_list(key, &asked, answer),
+            Next::Relay(Keep::Collection) => return self.take_list(key, &asked, answer).map_err(Vain::from),
             Next::RelayAndDrop => {
                 self.drop_view(&asked);
                 self.holes.give_up(key);
@@ -92,7 +104,8 @@ impl Service {
             }
             _ => {}
         }
-        Err(format!("the upstream answered {status}"))
+        let not_before = not_before.map_or(Duration::ZERO, Duration::from_secs);
+        Err(Vain { why: format!("the upstream answered {status}"), not_before })
     }
 
     fn take_list(&self, key: &ViewKey, asked: &Asked, answer: Answer<'_>) -> Result<(), String> {

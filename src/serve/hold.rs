@@ -10,11 +10,10 @@ use crate::record::{Envelope, EventKind};
 use crate::request::Selection;
 use crate::store::Collection;
 use crate::upstream::{Epoch, LinkState};
-use ring::rand::{SecureRandom, SystemRandom};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How often a held watch is sent a bookmark, if it asked for bookmarks: as often as kube-apiserver's own
@@ -24,8 +23,8 @@ const BOOKMARKS: Duration = Duration::from_secs(60);
 /// client-go calls a watch that ends within its first second without an event a very short watch, and lists again.
 pub(super) const SHORTEST: Duration = Duration::from_millis(1200);
 
-/// Over how long the ends of held watches are spread once the link is back.
-const SPREAD: Duration = Duration::from_secs(4);
+/// Over how long the ends of held watches are spread once the link is back, evenly: in any half second a tenth of them.
+const SPREAD: Duration = Duration::from_secs(5);
 
 /// As long as any watch is held, whatever it asks for.
 const DAY: Duration = Duration::from_secs(86_400);
@@ -86,7 +85,8 @@ impl Service {
         let timeout = query.get("timeoutSeconds").and_then(|s| s.parse().ok()).filter(|s| *s > 0);
         let longest = if matches!(self.upstream.link().state(), LinkState::Down { .. }) { DAY } else { UNWELL };
         let end = begun + timeout.map_or(LONGEST, Duration::from_secs).min(longest);
-        let mut held = Held { end, up: Some(up), begun };
+        let mut held = Held { end, up: Some(up), begun, departures: &self.departures };
+        let _counted = self.departures.hold();
         let mut next_bookmark = begun + BOOKMARKS;
         while held.wait(&ends, next_bookmark)? {
             if bookmarks && Instant::now() >= next_bookmark {
@@ -124,8 +124,59 @@ fn send_everything(part: &Part<'_>, out: &mut BodyWriter<'_>) -> io::Result<()> 
     })
 }
 
+/// All watches that are held open: how many there are, and who goes when once the link is back.
+#[derive(Default)]
+pub(super) struct Departures {
+    book: Mutex<Book>,
+}
+
+#[derive(Default)]
+struct Book {
+    held: u32,
+    /// The return of the link that they leave for; of how many when it came, and how many have their time already.
+    leaving: Option<(Arc<Epoch>, u32, u32)>,
+}
+
+/// A held watch, counted for as long as it lives.
+struct Counted<'a>(&'a Departures);
+
+impl Departures {
+    fn lock(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hold(&self) -> Counted<'_> {
+        self.lock().held += 1;
+        Counted(self)
+    }
+
+    /// How long after the link's return `up` the next watch is to leave.
+    fn next(&self, up: Arc<Epoch>) -> Duration {
+        let mut book = self.lock();
+        let held = book.held.max(1);
+        match &mut book.leaving {
+            Some((of, all, next)) if Arc::ptr_eq(of, &up) => {
+                let place = *next % *all;
+                *next += 1;
+                SPREAD * place / *all
+            }
+            leaving => {
+                *leaving = Some((up, held, 1));
+                Duration::ZERO
+            }
+        }
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.lock().held -= 1;
+    }
+}
+
 /// A watch that is held open.
-struct Held {
+struct Held<'a> {
+    departures: &'a Departures,
     begun: Instant,
     /// When it is to end.
     end: Instant,
@@ -133,7 +184,7 @@ struct Held {
     up: Option<Arc<Epoch>>,
 }
 
-impl Held {
+impl Held<'_> {
     /// Waits until `until` or longer; false when the watch is to end. An error when the client has gone.
     fn wait(&mut self, ends: &Ends, until: Instant) -> io::Result<bool> {
         let now = Instant::now();
@@ -157,18 +208,29 @@ impl Held {
         if client_gone {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
-        if link_is_back {
-            self.up = None;
-            self.end = self.end.min((Instant::now() + SPREAD.mul_f32(chance())).max(self.begun + SHORTEST));
+        if link_is_back && let Some(up) = self.up.take() {
+            self.end = self.end.min((Instant::now() + self.departures.next(up)).max(self.begun + SHORTEST));
         }
         Ok(!stopping)
     }
 }
 
-/// A random number from 0 to 1.
-fn chance() -> f32 {
-    let mut byte = [0; 2];
-    // Without randomness the ends are not spread, and nothing worse happens.
-    let _ = SystemRandom::new().fill(&mut byte);
-    f32::from(u16::from_le_bytes(byte)) / f32::from(u16::MAX)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_that_are_held_leave_evenly_and_those_of_the_next_outage_anew() {
+        let departures = Departures::default();
+        let held: Vec<_> = (0..50).map(|_| departures.hold()).collect();
+        for _ in 0..2 {
+            let up = Arc::new(Epoch::new().expect("an epoch"));
+            let times: Vec<_> = (0..50).map(|_| departures.next(Arc::clone(&up))).collect();
+            let expected: Vec<_> = (0..50).map(|place| Duration::from_millis(100 * place)).collect();
+            assert_eq!(times, expected);
+            assert_eq!(departures.next(up), Duration::ZERO, "one that came later");
+        }
+        drop(held);
+        assert_eq!(departures.lock().held, 0);
+    }
 }

@@ -274,14 +274,14 @@ impl Holes {
         self.views().take_due(now)
     }
 
-    /// A re-list of `key` has ended. Where something waits still, it is tried again: soon after one that `worked` (the
-    /// watch may have begun after it), later after one that did not, each time after twice as long, and not at all where
-    /// nobody watches any more; `followed`: some watch follows upon the collection, though another did not.
-    pub(super) fn listed(&self, key: &ViewKey, worked: bool, followed: bool) {
+    /// A re-list of `key` has ended. Where something waits still, it is tried again: soon after one that worked (the watch
+    /// may have begun after it), later after one that did not (and not before what its error says), each time after twice
+    /// as long, and not at all where nobody watches any more; `followed`: some watch follows upon the collection, though another did not.
+    pub(super) fn listed(&self, key: &ViewKey, outcome: Result<(), Duration>, followed: bool) {
         let mut views = self.views();
         let Some(hole) = views.holes.get_mut(key) else { return };
         // What a watch that has ended had told, a list that was asked for since has in it: the second one surely was.
-        let had_enough = if worked { hole.failures > 0 } else { !followed };
+        let had_enough = if outcome.is_ok() { hole.failures > 0 } else { !followed };
         if had_enough {
             hole.waiting.retain(|w| Arc::strong_count(w) > 1);
         }
@@ -289,9 +289,10 @@ impl Holes {
             views.holes.remove(key);
             return;
         }
-        let pause = if worked { GRACE } else { FIRST_PAUSE };
+        let (pause, not_before) = outcome.map_or_else(|wanted| (FIRST_PAUSE, wanted), |()| (GRACE, Duration::ZERO));
+        let pause = pause.saturating_mul(1 << hole.failures.min(20)).max(not_before).min(LONGEST_PAUSE);
         hole.under_way = false;
-        hole.due = Instant::now() + pause.saturating_mul(1 << hole.failures.min(20)).min(LONGEST_PAUSE);
+        hole.due = Instant::now() + pause;
         hole.failures += 1;
     }
 
@@ -382,14 +383,20 @@ mod tests {
         assert!(holes.views().take_due(now).is_none(), "a list may be on its way");
         assert!(holes.views().take_due(soon).is_some());
         assert!(holes.views().take_due(soon).is_none(), "it is under way");
-        holes.listed(&key(), false, false);
+        holes.listed(&key(), Err(Duration::ZERO), false);
         assert!(holes.views().take_due(soon + Duration::from_secs(20)).is_none());
         assert!(holes.views().take_due(soon + Duration::from_secs(31)).is_some());
-        holes.listed(&key(), false, false);
+        holes.listed(&key(), Err(Duration::ZERO), false);
         assert!(holes.views().take_due(soon + Duration::from_secs(31)).is_none());
         assert!(holes.views().take_due(soon + Duration::from_secs(61)).is_some());
+        holes.listed(&key(), Err(Duration::from_secs(600)), false);
+        assert!(
+            holes.views().take_due(soon + Duration::from_secs(595)).is_none(),
+            "the upstream wants to be left alone"
+        );
+        assert!(holes.views().take_due(soon + Duration::from_secs(601)).is_some());
         drop((watch, other));
-        holes.listed(&key(), false, false);
+        holes.listed(&key(), Err(Duration::ZERO), false);
         assert_eq!(holes.len(), 0, "nobody watches any more");
         holes.stop();
         assert!(holes.next().is_none());

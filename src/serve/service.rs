@@ -6,6 +6,7 @@ use super::cluster::{self, Cluster};
 use super::counters::Counters;
 use super::fields;
 use super::find::{self, Finding};
+use super::hold::Departures;
 use super::holes::{Holes, Relist, Waiting};
 use super::live::Live;
 use super::pages::OpenPages;
@@ -67,6 +68,7 @@ pub struct Service {
     bounded: Arc<Bounded>,
     pub(super) counters: Counters,
     pub(super) live: Arc<Live>,
+    pub(super) departures: Departures,
     pub(super) pages: OpenPages,
     pub(super) holes: Holes,
     pub(super) cluster: Cluster,
@@ -128,6 +130,7 @@ impl Service {
             bounded,
             counters: Counters::default(),
             live: Arc::new(Live::default()),
+            departures: Departures::default(),
             pages: OpenPages::default(),
             holes: Holes::default(),
             cluster,
@@ -430,6 +433,10 @@ impl Service {
             "1 while the upstream can be reached, else 0.",
             u64::from(!down),
         );
+        page.family("lite_apiserver_upstream_up", "gauge", "1 while this kube-apiserver can be reached, else 0.");
+        for (server, state) in self.upstream.link().servers() {
+            page.sample(&[("server", server)], u64::from(state == LinkState::Up));
+        }
         let dropped = self.bounded.dropped();
         page.family("lite_apiserver_record_dropped_total", "counter", "Views dropped from the record, by why.");
         page.sample(&[("reason", "size")], dropped.for_size);

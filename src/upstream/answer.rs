@@ -6,32 +6,75 @@ use std::io::{self, Read};
 use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
 use ureq::BodyReader;
 
 use super::fault::Fault;
 use super::link::Event;
-use super::monitor::{Link, Stream};
+use super::monitor::{Monitor, Stream};
 use super::wait::{Epoch, Interrupted, Waits};
+
+/// An answer that has brought bytes within this goes on though its server was found down, for as long as they keep coming
+/// so: a server that shuts down in order takes no new connections and ends what it has begun.
+const FLOWING: Duration = Duration::from_secs(2);
 
 /// What a body's reads watch.
 pub(super) struct Streaming<'a> {
     /// The connection's socket; `None` only where nothing was sent, and so nothing can be read.
-    pub(super) socket: Option<Arc<TcpStream>>,
-    pub(super) client: Option<BorrowedFd<'a>>,
-    pub(super) down: Arc<Epoch>,
-    pub(super) stop: Option<BorrowedFd<'a>>,
-    pub(super) link: &'a Link,
+    socket: Option<Arc<TcpStream>>,
+    client: Option<BorrowedFd<'a>>,
+    down: Arc<Epoch>,
+    stop: Option<BorrowedFd<'a>>,
+    monitor: &'a Monitor,
+    /// When bytes last came.
+    heard: Instant,
     /// Counted as long as this lives.
     #[expect(dead_code, reason = "held for its Drop")]
-    pub(super) stream: Stream,
+    stream: Stream,
 }
 
 impl<'a> Streaming<'a> {
+    /// Of an answer whose head has just come.
+    pub(super) fn new(
+        socket: Option<Arc<TcpStream>>,
+        client: Option<BorrowedFd<'a>>,
+        down: Arc<Epoch>,
+        stop: Option<BorrowedFd<'a>>,
+        monitor: &'a Monitor,
+        stream: Stream,
+    ) -> Self {
+        Self { socket, client, down, stop, monitor, heard: Instant::now(), stream }
+    }
+
     /// The reader over `inner`.
     pub(super) fn body(self, inner: BodyReader<'static>) -> StreamedBody<'a> {
         StreamedBody { inner, streaming: Some(self) }
+    }
+
+    /// Waits until there is something to read.
+    fn wait(&self) -> io::Result<()> {
+        let Some(socket) = &self.socket else {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        };
+        let wait = |until: &Epoch, by| {
+            Waits { client: self.client, until, stop: self.stop }.on(socket.as_fd(), PollFlags::IN, by)
+        };
+        let waited = match wait(&self.down, None) {
+            Err(Interrupted::Ended) if self.down.has_ended() && self.heard.elapsed() < FLOWING => {
+                wait(self.monitor.stop(), Some(self.heard + FLOWING))
+            }
+            waited => waited,
+        };
+        match waited {
+            Ok(_) => Ok(()),
+            Err(Interrupted::ClientGone) => Err(io::Error::new(io::ErrorKind::BrokenPipe, Fault::ClientGone)),
+            Err(Interrupted::Ended | Interrupted::Deadline) => {
+                Err(io::Error::new(io::ErrorKind::NetworkDown, Fault::LinkDown))
+            }
+            Err(Interrupted::Poll(e)) => Err(e),
+        }
     }
 }
 
@@ -43,23 +86,11 @@ pub(super) struct StreamedBody<'a> {
 }
 
 impl StreamedBody<'_> {
-    fn wait(&self) -> io::Result<()> {
-        let Some(Streaming { socket: Some(socket), client, down, stop, .. }) = &self.streaming else {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        };
-        match (Waits { client: *client, until: down, stop: *stop }).on(socket.as_fd(), PollFlags::IN, None) {
-            Ok(_) | Err(Interrupted::Deadline) => Ok(()),
-            Err(Interrupted::ClientGone) => Err(io::Error::new(io::ErrorKind::BrokenPipe, Fault::ClientGone)),
-            Err(Interrupted::Ended) => Err(io::Error::new(io::ErrorKind::NetworkDown, Fault::LinkDown)),
-            Err(Interrupted::Poll(e)) => Err(e),
-        }
-    }
-
     /// A failure that is not the client's or the link's is the upstream's: the body is torn.
     fn torn(&self, e: &io::Error) -> io::Error {
         let why = e.to_string();
         if let Some(streaming) = &self.streaming {
-            streaming.link.report(Event::Broken, &why);
+            streaming.monitor.report(Event::Broken, &why);
         }
         let stalled = e.get_ref().and_then(|e| e.downcast_ref()).is_some_and(|e| matches!(e, ureq::Error::BodyStalled));
         if e.kind() == io::ErrorKind::UnexpectedEof || stalled || Fault::in_io(e).is_some() {
@@ -79,7 +110,12 @@ impl Read for StreamedBody<'_> {
                     return Ok(0);
                 }
                 Ok(amount) => return Ok(amount),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.wait()?,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    if let Some(streaming) = &mut self.streaming {
+                        streaming.wait()?;
+                        streaming.heard = Instant::now();
+                    }
+                }
                 Err(e) => return Err(self.torn(&e)),
             }
         }

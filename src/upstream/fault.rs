@@ -19,6 +19,8 @@ pub(super) enum Fault {
     FirstByte,
     /// No connection: name, TCP or TLS failed, for everybody alike.
     Connect(String),
+    /// No connection in time: dead, or only slow.
+    Late(String),
     /// The upstream does not like the certificate that was shown: other credentials may well get through.
     Refused(String),
     /// The connection broke.
@@ -76,7 +78,7 @@ impl fmt::Display for Fault {
             Self::ClientGone => f.write_str("the client hung up"),
             Self::LinkDown => f.write_str("the link to the upstream is down"),
             Self::FirstByte => f.write_str("no answer in time"),
-            Self::Connect(why) | Self::Refused(why) | Self::Torn(why) => f.write_str(why),
+            Self::Connect(why) | Self::Late(why) | Self::Refused(why) | Self::Torn(why) => f.write_str(why),
         }
     }
 }

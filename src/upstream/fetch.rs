@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::{self, Read};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ureq::http::response::Parts;
 use ureq::http::uri::{Authority, PathAndQuery, Scheme};
@@ -15,7 +16,7 @@ use super::attempt::{self, Attempt};
 use super::buffers;
 use super::fault::{Fault, io_words};
 use super::link::Event;
-use super::monitor::Link;
+use super::monitor::Monitor;
 use super::wait::Epoch;
 use super::{Answer, FetchError, Outgoing, OutgoingBody};
 
@@ -29,45 +30,79 @@ pub(super) struct Target {
     pub(super) base_path: String,
 }
 
-/// Sends `out` and returns the answer's head with its body to be streamed; tells `link` what that showed.
-pub(super) fn fetch<'a>(
+/// A request on its way to one server after another.
+pub(super) struct Sending<'r, 'c> {
+    out: Outgoing<'r, 'c>,
+    body: Option<Upload<'r>>,
+}
+
+/// Why a server gave no answer.
+pub(super) struct Failed {
+    pub(super) error: FetchError,
+    /// Whether another server may be asked instead: this one has seen nothing of the request, or it does no harm to ask
+    /// twice.
+    pub(super) elsewhere: bool,
+}
+
+impl<'r, 'c> Sending<'r, 'c> {
+    pub(super) fn new(mut out: Outgoing<'r, 'c>) -> Self {
+        let body = out.body.take().map(Upload::new).filter(|body| body.left != Some(0));
+        Self { out, body }
+    }
+
+    /// Whether it may be sent though an earlier one may have been carried out (RFC 9110 section 9.2.2). As in Go's
+    /// `http.Transport` (`shouldRetryRequest`) that is GET, HEAD and OPTIONS, not DELETE or PUT: a second DELETE could hit
+    /// an object that was made again in the meantime.
+    pub(super) fn is_harmless(&self) -> bool {
+        self.body.is_none() && matches!(self.out.method, "GET" | "HEAD" | "OPTIONS")
+    }
+
+    fn may_repeat(&self, sent: u64) -> bool {
+        self.body.as_ref().is_none_or(|body| !body.begun) && (sent == 0 || self.is_harmless())
+    }
+}
+
+/// Sends a request to one server and returns the answer's head with its body to be streamed; tells `monitor` what that
+/// showed. `first_byte`: the longest wait for the answer's first byte.
+pub(super) fn ask<'a>(
     agent: &Agent,
     target: &Target,
-    link: &'a Link,
-    mut out: Outgoing<'_, 'a>,
-) -> Result<Answer<'a>, FetchError> {
-    let down = link.open().map_err(FetchError::Unreachable)?;
-    let head = Head::new(target, &out)?;
-    let stream = link.stream();
-    let mut body = out.body.take().map(Upload::new).filter(|body| body.left != Some(0));
+    monitor: &'a Monitor,
+    sending: &mut Sending<'_, 'a>,
+    first_byte: Duration,
+) -> Result<Answer<'a>, Failed> {
+    let unreachable = |why| Failed { error: FetchError::Unreachable(why), elsewhere: true };
+    let down = monitor.open().map_err(unreachable)?;
+    let here = |error| Failed { error, elsewhere: false };
+    let head = Head::new(target, sending).map_err(here)?;
+    let stream = monitor.stream();
     let mut only_fresh = false;
     loop {
-        let attempt = head.attempt(&out, &down, only_fresh)?;
-        let (result, attempt) = attempt::during(attempt, || match &mut body {
+        let attempt = head.attempt(&sending.out, &down, first_byte, only_fresh).map_err(here)?;
+        let (result, attempt) = attempt::during(attempt, || match &mut sending.body {
             Some(body) => agent.run(head.request(SendBody::from_reader(body))),
             None => agent.run(head.request(())),
         });
         let Some(attempt) = attempt else {
-            return Err(FetchError::Broken("no attempt".into()));
+            return Err(here(FetchError::Broken("no attempt".into())));
         };
         let error = match result {
             Ok(response) => {
-                link.report(Event::Connected, "");
-                return answer(
-                    response,
-                    Streaming { socket: attempt.socket, client: out.client, down, stop: out.stop, link, stream },
-                );
+                monitor.report(Event::Connected, "");
+                let (client, stop) = (sending.out.client, sending.out.stop);
+                return answer(response, Streaming::new(attempt.socket, client, down, stop, monitor, stream))
+                    .map_err(here);
             }
             Err(error) => error,
         };
-        if let Some(error) = body.as_mut().and_then(|body| body.failed.take()) {
-            return Err(FetchError::ClientBody(error));
+        if let Some(error) = sending.body.as_mut().and_then(|body| body.failed.take()) {
+            return Err(here(FetchError::ClientBody(error)));
         }
-        let (failure, event) = judge(&error, &attempt, link);
-        let untouched = body.as_ref().is_none_or(|body| !body.begun);
-        if !only_fresh && event == Some(Event::Broken) && untouched && may_repeat(out.method, body.is_some(), &attempt)
-        {
-            // The server had closed the pooled connection; its neighbours in the pool may be as old.
+        let (failure, event) = judge(&error, &attempt, monitor);
+        let repeatable = sending.may_repeat(attempt.sent);
+        // A pooled connection may have been closed before the request came (RFC 9112 section 9.3.1).
+        if !only_fresh && event == Some(Event::Broken) && !attempt.fresh && repeatable {
+            // Its neighbours in the pool may be as old.
             only_fresh = true;
             continue;
         }
@@ -76,18 +111,12 @@ pub(super) fn fetch<'a>(
                 FetchError::Unreachable(why) | FetchError::Broken(why) => why.clone(),
                 other => other.to_string(),
             };
-            link.report(event, &reason);
+            monitor.report(event, &reason);
         }
-        return Err(failure);
+        let of_the_server =
+            matches!(failure, FetchError::Unreachable(_) | FetchError::TimedOut | FetchError::Broken(_));
+        return Err(Failed { error: failure, elsewhere: of_the_server && repeatable });
     }
-}
-
-/// Whether a request that broke may be sent once more: only where the connection came from the pool, so that it may have
-/// been closed before the request came, and only where nothing was sent or sending it twice does no harm (RFC 9110
-/// section 9.2.2, RFC 9112 section 9.3.1). As in Go's `http.Transport` (`shouldRetryRequest`) that is GET, HEAD and
-/// OPTIONS, not DELETE or PUT: a second DELETE could hit an object that was made again in the meantime.
-fn may_repeat(method: &str, has_body: bool, attempt: &Attempt) -> bool {
-    !attempt.fresh && (attempt.sent == 0 || (!has_body && matches!(method, "GET" | "HEAD" | "OPTIONS")))
 }
 
 /// A request's head, checked.
@@ -99,7 +128,8 @@ struct Head {
 }
 
 impl Head {
-    fn new(target: &Target, out: &Outgoing<'_, '_>) -> Result<Self, FetchError> {
+    fn new(target: &Target, sending: &Sending<'_, '_>) -> Result<Self, FetchError> {
+        let out = &sending.out;
         let unsendable = |what: &str, e: &dyn fmt::Display| FetchError::Unsendable(format!("{what}: {e}"));
         let method = Method::from_bytes(out.method.as_bytes()).map_err(|e| unsendable("the method", &e))?;
         // The http crate would cut a fragment off without a word.
@@ -124,12 +154,12 @@ impl Head {
             let named = HeaderName::from_bytes(name.as_bytes()).map_err(|e| unsendable(name, &e))?;
             fields.push((named, HeaderValue::from_bytes(value).map_err(|e| unsendable(name, &e))?));
         }
-        match out.body.as_ref().map(|body| body.length) {
+        match sending.body.as_ref().map(|body| body.left) {
             // Without a length ureq would send an empty chunked body.
-            None | Some(Some(0)) if matches!(method, Method::POST | Method::PUT | Method::PATCH) => {
+            None if matches!(method, Method::POST | Method::PUT | Method::PATCH) => {
                 fields.push((ureq::http::header::CONTENT_LENGTH, 0.into()));
             }
-            Some(Some(length)) if length > 0 => {
+            Some(Some(length)) => {
                 fields.push((ureq::http::header::CONTENT_LENGTH, length.into()));
             }
             _ => {}
@@ -148,12 +178,18 @@ impl Head {
         request
     }
 
-    fn attempt(&self, out: &Outgoing<'_, '_>, down: &Arc<Epoch>, only_fresh: bool) -> Result<Attempt, FetchError> {
+    fn attempt(
+        &self,
+        out: &Outgoing<'_, '_>,
+        down: &Arc<Epoch>,
+        first_byte: Duration,
+        only_fresh: bool,
+    ) -> Result<Attempt, FetchError> {
         let client = out.client.map(|client| client.try_clone_to_owned()).transpose();
         Ok(Attempt {
             client: client.map_err(|e| FetchError::Unreachable(io_words(&e)))?,
             down: Arc::clone(down),
-            first_byte: out.first_byte,
+            first_byte,
             longest_line: self.longest_line.max(buffers::SIZE),
             only_fresh,
             fresh: false,
@@ -190,14 +226,15 @@ pub(super) fn misframed(head: &Parts) -> Option<&'static str> {
 }
 
 /// What a failure is called, and what it says of the link.
-fn judge(error: &ureq::Error, attempt: &Attempt, link: &Link) -> (FetchError, Option<Event>) {
+fn judge(error: &ureq::Error, attempt: &Attempt, monitor: &Monitor) -> (FetchError, Option<Event>) {
     let broken = |why: String| (FetchError::Broken(why), Some(Event::Broken));
     match error {
         ureq::Error::Io(e) => match Fault::in_io(e) {
             Some(Fault::ClientGone) => (FetchError::ClientGone, None),
-            Some(Fault::LinkDown) => (FetchError::Unreachable(link.describe().reason), None),
+            Some(Fault::LinkDown) => (FetchError::Unreachable(monitor.reason()), None),
             Some(Fault::FirstByte) => (FetchError::TimedOut, Some(Event::FirstByteTimeout)),
             Some(Fault::Connect(why)) => (FetchError::Unreachable(why.clone()), Some(Event::ConnectFailed)),
+            Some(Fault::Late(why)) => (FetchError::Unreachable(why.clone()), Some(Event::ConnectLate)),
             // One identity's trouble; a probe tells whether it is everybody's.
             Some(Fault::Refused(why)) => (FetchError::Unreachable(why.clone()), Some(Event::Broken)),
             Some(Fault::Torn(why)) => broken(why.clone()),
@@ -253,19 +290,16 @@ impl Read for Upload<'_> {
 }
 
 /// A raw connection's failure, in the words of a fetch.
-pub(super) fn dial_failure(fault: Fault, client: Option<BorrowedFd<'_>>, link: &Link) -> FetchError {
+pub(super) fn dial_failure(fault: Fault, client: Option<BorrowedFd<'_>>, monitor: &Monitor) -> FetchError {
     debug_assert!(client.is_some() || !matches!(fault, Fault::ClientGone));
-    match fault {
-        Fault::ClientGone => FetchError::ClientGone,
-        Fault::LinkDown => FetchError::Unreachable(link.describe().reason),
-        Fault::FirstByte => FetchError::TimedOut,
-        Fault::Connect(why) => {
-            link.report(Event::ConnectFailed, &why);
-            FetchError::Unreachable(why)
-        }
-        Fault::Refused(why) | Fault::Torn(why) => {
-            link.report(Event::Broken, &why);
-            FetchError::Unreachable(why)
-        }
-    }
+    let (event, why) = match fault {
+        Fault::ClientGone => return FetchError::ClientGone,
+        Fault::LinkDown => return FetchError::Unreachable(monitor.reason()),
+        Fault::FirstByte => return FetchError::TimedOut,
+        Fault::Connect(why) => (Event::ConnectFailed, why),
+        Fault::Late(why) => (Event::ConnectLate, why),
+        Fault::Refused(why) | Fault::Torn(why) => (Event::Broken, why),
+    };
+    monitor.report(event, &why);
+    FetchError::Unreachable(why)
 }

@@ -1,30 +1,33 @@
-//! Towards the cloud: one ureq agent per upstream identity, the connector under it, the link's state and its probe.
+//! Towards the cloud: one ureq agent per upstream identity and server, the connector under it, the link's state and its probe.
 //! Knows HTTP and TLS; knows nothing of Kubernetes' resources and nothing of the record.
 //!
 //! ```text
 //!  fetch ---> ureq::Agent ---> Wire (transport.rs) <--- Dial (connector.rs) <--- Addresses (resolver.rs)
-//!    |            ^                  | waits in poll(2) with what attempt.rs says, up to the answer's head
-//!    |            | reads            v
+//!    |            ^                  |                     |  Exits (race.rs), Proxy (proxy.rs)
+//!    |            | reads            | waits in poll(2) with what attempt.rs says, up to the answer's head
+//!    |            |                  v
 //!    +---> StreamedBody (answer.rs): waits itself, for as long as the body streams
 //!    |
-//!    +---> Link (monitor.rs): State (link.rs) <--- probe.rs
+//!    +---> Link (whole.rs) of one Monitor (monitor.rs) a server: State (link.rs) <--- probe.rs
 //! ```
+//!
+//! Several servers may stand for the cluster, each with an agent of its own per identity, a state and a thread that probes.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustls::ClientConnection;
-use rustls::pki_types::ServerName;
 use ureq::Agent;
 use ureq::config::AutoHeaderValue;
 use ureq::http::uri::Authority;
 
-use crate::config::{Certificates, Pair, Roots, UpstreamConfig, VerificationClock};
+use crate::config::{Balance, Certificates, Pair, Roots, ServerConfig, UpstreamConfig, VerificationClock};
 
 mod answer;
 mod attempt;
@@ -37,22 +40,26 @@ pub mod fuzzing;
 mod link;
 mod monitor;
 mod probe;
+mod proxy;
+mod race;
 mod resolver;
 mod tls;
 mod transport;
 mod wait;
+mod whole;
 
 #[cfg(test)]
 mod tests;
 
 pub use link::Event;
-pub use monitor::{Link, Outage};
 pub use tls::UpstreamError;
 pub use wait::Epoch;
+pub use whole::{Link, Outage};
 
-use connector::{Dial, NoResolver};
-use fetch::Target;
-use monitor::Pulse;
+use connector::{Dial, NoResolver, Place};
+use fetch::{Failed, Sending, Target};
+use proxy::Proxy;
+use race::Exits;
 use resolver::Addresses;
 use tls::Trust;
 use wait::Waits;
@@ -133,13 +140,11 @@ pub enum FetchError {
     Unsendable(String),
 }
 
-/// Whether the upstream can be reached now.
+/// Whether the upstream, or one of its servers, can be reached now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkState {
     /// Requests are sent.
     Up,
-    /// Requests are sent, a probe is under way.
-    Suspect,
     /// Nothing but probes is sent.
     Down {
         /// When the link was found down.
@@ -165,9 +170,31 @@ impl std::error::Error for FetchError {}
 /// The upstream.
 pub struct Upstream {
     known: Arc<RwLock<Arc<Known>>>,
-    target: Target,
+    servers: Vec<Server>,
+    balance: Balance,
+    /// Which server is next, where each has its turn.
+    turn: AtomicUsize,
     link: Link,
     making: Making,
+}
+
+/// One of the addresses that stand for the cluster.
+struct Server {
+    target: Target,
+    /// The `Host` of what is not sent through an agent.
+    host: String,
+}
+
+/// A connection of its own ([`Upstream::dial`]).
+pub struct Dialled<'a> {
+    /// Non-blocking. Nothing watches it for the caller.
+    pub socket: TcpStream,
+    /// With its handshake done.
+    pub tls: ClientConnection,
+    /// The `Host` of requests on it.
+    pub host: &'a str,
+    /// The path in front of theirs.
+    pub base_path: &'a str,
 }
 
 /// Who is known to the upstream at one moment: whose key pairs there are. A request is identified and sent by one and the
@@ -197,38 +224,58 @@ impl Known {
 /// What requests with one kind of credentials go through.
 #[derive(Clone)]
 struct Identity {
-    agent: Agent,
-    dial: Dial,
+    /// To each server, in their order.
+    routes: Vec<Route>,
     pair: Option<Arc<Pair>>,
 }
 
+#[derive(Clone)]
+struct Route {
+    agent: Agent,
+    dial: Dial,
+}
+
 impl Upstream {
-    /// Makes an agent for each key pair, and starts the thread that watches the link, which probes at once. Agents are made
-    /// here, not on first use: they cost nothing before they have a connection.
+    /// Makes an agent for each key pair and server, and starts the threads that watch the link, which probe at once. Agents
+    /// are made here, not on first use: they cost nothing before they have a connection.
     pub fn new(
         config: &UpstreamConfig,
         certificates: &Certificates,
         clock: VerificationClock,
     ) -> Result<Self, UpstreamError> {
-        if config.insecure {
-            log::warn!(
-                "INSECURE: the certificate of {} is not verified; whoever answers there gets every token and secret",
-                config.host
-            );
+        let link = Link::new(config.servers.iter().map(ServerConfig::authority)).map_err(UpstreamError::System)?;
+        let (mut servers, mut places) = (Vec::new(), Vec::new());
+        for (server, monitor) in config.servers.iter().zip(link.monitors()) {
+            if config.insecure {
+                log::warn!(
+                    "INSECURE: the certificate of {} is not verified; whoever answers there gets every token and secret",
+                    server.host
+                );
+            }
+            let name = tls::server_name(config, server)?;
+            let authority =
+                Authority::try_from(server.authority()).map_err(|_| UpstreamError::Name(server.host.clone()))?;
+            let host = if server.port == 443 { authority.host().to_owned() } else { authority.to_string() };
+            servers.push(Server { target: Target { authority, base_path: server.base_path.clone() }, host });
+            let (host, port) = server.proxy.as_ref().map_or((&server.host, server.port), |p| (&p.host, p.port));
+            places.push(Arc::new(Place {
+                addresses: Addresses::new(host, port),
+                exits: Exits::new(&config.interfaces, config.source),
+                proxy: Proxy::of(server),
+                name,
+                pulse: Arc::clone(monitor.pulse()),
+            }));
         }
-        let authority = authority(config)?;
-        let addresses = Arc::new(Addresses::new(&config.host, config.port));
-        let link = Link::new().map_err(UpstreamError::System)?;
-        let name = tls::server_name(config)?;
-        let making = Making { config: config.clone(), clock, name, addresses, pulse: Arc::clone(link.pulse()) };
+        let making = Making { insecure: config.insecure, clock, places };
         let known = Arc::new(RwLock::new(Arc::new(making.known(certificates, None)?)));
-
-        let host = if config.port == 443 { authority.host().to_owned() } else { authority.to_string() };
-        let base_path = config.base_path.clone();
-        let (probe_base, probed) = (base_path.clone(), Arc::clone(&known));
-        let probe = move |stop: &Epoch| probe::probe(&current(&probed).anonymous.dial, &host, &probe_base, stop);
-        link.start(probe).map_err(UpstreamError::System)?;
-        Ok(Self { known, target: Target { authority, base_path }, link, making })
+        for (place, (server, monitor)) in servers.iter().zip(link.monitors()).enumerate() {
+            let (host, base_path, probed) = (server.host.clone(), server.target.base_path.clone(), Arc::clone(&known));
+            let probe = move |stop: &Epoch, is_down| {
+                probe::probe(&current(&probed).anonymous.routes[place].dial, &host, &base_path, stop, is_down)
+            };
+            monitor.start(probe).map_err(UpstreamError::System)?;
+        }
+        Ok(Self { known, servers, balance: config.balance, turn: AtomicUsize::new(0), link, making })
     }
 
     /// From now on these certificates are used, by all that begins: requests under way, watches among them, go on as they
@@ -244,37 +291,89 @@ impl Upstream {
         current(&self.known)
     }
 
+    /// The servers to ask, by their places: those that are not known to be down, the best first. Where none is left the
+    /// error says why.
+    fn order(&self) -> Result<Vec<usize>, FetchError> {
+        let servers = self.servers.len();
+        let first = match self.balance {
+            Balance::Priority => 0,
+            Balance::RoundRobin => self.turn.fetch_add(1, Ordering::Relaxed) % servers,
+        };
+        let in_turn = (first..servers).chain(0..first);
+        let order: Vec<_> = in_turn.filter(|&place| self.link.monitors()[place].state() == LinkState::Up).collect();
+        if order.is_empty() { Err(FetchError::Unreachable(self.link.reason())) } else { Ok(order) }
+    }
+
     /// Sends one request and waits for the head of its answer. Returns at once where the link is down; what is learned
     /// of the link is told to it. Blocks only in `poll(2)` (and in the reader of the request's body).
+    ///
+    /// A server that fails, or stands before one that does (502, 503, 504), is followed by the next where no harm is done
+    /// by asking twice; all together get `first_byte`, each but the last half of what is left of it.
     pub fn fetch<'c>(
         &'c self,
         known: &Known,
         who: &Credentials,
         out: Outgoing<'_, 'c>,
     ) -> Result<Answer<'c>, FetchError> {
-        fetch::fetch(&known.identity(who)?.agent, &self.target, &self.link, out)
+        let routes = &known.identity(who)?.routes;
+        let order = self.order()?;
+        let (begun, patience) = (Instant::now(), out.first_byte);
+        let mut sending = Sending::new(out);
+        let mut refused = None;
+        let mut outcome = Err(FetchError::Broken("no server".into()));
+        for (tried, &place) in order.iter().enumerate() {
+            let is_last = tried + 1 == order.len();
+            let left = patience.saturating_sub(begun.elapsed()).max(patience / 4);
+            let first_byte = if is_last { left } else { left / 2 };
+            let (target, monitor) = (&self.servers[place].target, &self.link.monitors()[place]);
+            match fetch::ask(&routes[place].agent, target, monitor, &mut sending, first_byte) {
+                Ok(answer) if !is_last && sending.is_harmless() && matches!(answer.status, 502..=504) => {
+                    refused.get_or_insert(answer);
+                }
+                Ok(answer) => return Ok(answer),
+                Err(Failed { error, elsewhere }) => {
+                    outcome = Err(error);
+                    if !elsewhere {
+                        break;
+                    }
+                }
+            }
+        }
+        match outcome {
+            Err(FetchError::Unreachable(_)) if self.link.state() != LinkState::Up && refused.is_none() => {
+                Err(FetchError::Unreachable(self.link.reason()))
+            }
+            Err(FetchError::Unreachable(_) | FetchError::TimedOut | FetchError::Broken(_)) if refused.is_some() => {
+                refused.ok_or(FetchError::TimedOut)
+            }
+            outcome => outcome,
+        }
     }
 
-    /// A connection of its own, for what is no plain HTTP exchange (`Connection: Upgrade`): the socket, non-blocking, and
-    /// TLS with its handshake done. Nothing watches it for the caller.
+    /// A connection of its own, for what is no plain HTTP exchange (`Connection: Upgrade`), to the first server that can be
+    /// reached.
     pub fn dial(
         &self,
         known: &Known,
         who: &Credentials,
         client: Option<BorrowedFd<'_>>,
-    ) -> Result<(TcpStream, ClientConnection), FetchError> {
-        let down = self.link.open().map_err(FetchError::Unreachable)?;
-        let waits = Waits { client, until: &down, stop: None };
-        let dialled = known.identity(who)?.dial.dial(&waits, Duration::MAX);
-        dialled.map_err(|fault| fetch::dial_failure(fault, client, &self.link))
-    }
-
-    /// The `Host` of requests, and the path in front of theirs; for who writes requests on a [`Upstream::dial`]led
-    /// connection.
-    pub fn host_and_base_path(&self) -> (&str, &str) {
-        let authority = &self.target.authority;
-        let host = if authority.port_u16() == Some(443) { authority.host() } else { authority.as_str() };
-        (host, &self.target.base_path)
+    ) -> Result<Dialled<'_>, FetchError> {
+        let routes = &known.identity(who)?.routes;
+        let mut failed = None;
+        for place in self.order()? {
+            let (server, monitor) = (&self.servers[place], &self.link.monitors()[place]);
+            let Ok(down) = monitor.open() else { continue };
+            match routes[place].dial.dial(&Waits { client, until: &down, stop: None }, Duration::MAX) {
+                Ok((socket, tls)) => {
+                    return Ok(Dialled { socket, tls, host: &server.host, base_path: &server.target.base_path });
+                }
+                Err(fault) => match fetch::dial_failure(fault, client, monitor) {
+                    error @ FetchError::Unreachable(_) => failed = Some(error),
+                    error => return Err(error),
+                },
+            }
+        }
+        Err(failed.unwrap_or_else(|| FetchError::Unreachable(self.link.reason())))
     }
 
     /// The link's state, and who to tell about it.
@@ -285,7 +384,9 @@ impl Upstream {
     /// Ends whatever waits for the upstream as if the link went down, and joins the threads.
     pub fn shutdown(&self) {
         self.link.shutdown();
-        self.making.addresses.shutdown(RESOLVER_GRACE);
+        for place in &self.making.places {
+            place.addresses.shutdown(RESOLVER_GRACE);
+        }
     }
 }
 
@@ -295,11 +396,10 @@ fn current(known: &RwLock<Arc<Known>>) -> Arc<Known> {
 
 /// What it takes to make identities.
 struct Making {
-    config: UpstreamConfig,
+    insecure: bool,
     clock: VerificationClock,
-    name: ServerName<'static>,
-    addresses: Arc<Addresses>,
-    pulse: Arc<Pulse>,
+    /// Of each server, in their order.
+    places: Vec<Arc<Place>>,
 }
 
 impl Making {
@@ -311,7 +411,7 @@ impl Making {
             (a, b) => a.is_none() && b.is_none(),
         };
         let old = old.filter(|old| same(&old.roots));
-        let trust = Trust::new(&self.config, roots.as_deref(), &self.clock)?;
+        let trust = Trust::new(self.insecure, roots.as_deref(), &self.clock)?;
         let identity = |pair: Option<&Arc<Pair>>, old: Option<&Identity>| {
             let as_before = old.filter(|old| match (&old.pair, pair) {
                 (Some(a), Some(b)) => Arc::ptr_eq(a, b),
@@ -320,9 +420,9 @@ impl Making {
             if let Some(identity) = as_before {
                 return Ok(identity.clone());
             }
-            let (addresses, pulse) = (Arc::clone(&self.addresses), Arc::clone(&self.pulse));
             let tls = trust.client(pair.map(Arc::as_ref))?;
-            Ok(Identity::new(Dial { addresses, tls, name: self.name.clone(), pulse }, pair.cloned()))
+            let route = |place: &Arc<Place>| Route::new(Dial { place: Arc::clone(place), tls: Arc::clone(&tls) });
+            Ok(Identity { routes: self.places.iter().map(route).collect(), pair: pair.cloned() })
         };
         let anonymous = identity(None, old.map(|old| &old.anonymous))?;
         let mut identities = BTreeMap::new();
@@ -334,9 +434,9 @@ impl Making {
     }
 }
 
-impl Identity {
-    fn new(dial: Dial, pair: Option<Arc<Pair>>) -> Self {
-        Self { agent: Agent::with_parts(settings(), dial.clone(), NoResolver), dial, pair }
+impl Route {
+    fn new(dial: Dial) -> Self {
+        Self { agent: Agent::with_parts(settings(), dial.clone(), NoResolver), dial }
     }
 }
 
@@ -358,9 +458,4 @@ fn settings() -> ureq::config::Config {
         .max_idle_connections_per_host(IDLE_CONNECTIONS)
         .max_idle_age(IDLE_AGE)
         .build()
-}
-
-fn authority(config: &UpstreamConfig) -> Result<Authority, UpstreamError> {
-    let host = if config.host.contains(':') { format!("[{}]", config.host) } else { config.host.clone() };
-    Authority::try_from(format!("{host}:{}", config.port)).map_err(|_| UpstreamError::Name(config.host.clone()))
 }

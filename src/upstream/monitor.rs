@@ -1,4 +1,5 @@
-//! The link's shell: keeps its state, wakes those who wait for a change, and owns the thread that probes.
+//! One server's shell: keeps its state, wakes those who wait for a change, and owns the thread that probes it. What all
+//! servers make together is `whole.rs`.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
@@ -7,8 +8,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::LinkState;
-use super::link::{Event, Now, Plan, Raise, State};
+use super::link::{Event, Now, Phase, Plan, Raise, State};
 use super::wait::Epoch;
+use super::whole::Whole;
 
 /// The clock ticks of [`Pulse`]: coarse, so that 32 bits last for years (32-bit MIPS has no wider atomics).
 const TICK: Duration = Duration::from_millis(100);
@@ -34,7 +36,7 @@ impl Pulse {
     }
 
     /// When the upstream was last heard; `None`: never.
-    fn heard(&self) -> Option<Instant> {
+    pub(super) fn heard(&self) -> Option<Instant> {
         let ticks = self.heard.load(Ordering::Relaxed);
         ticks.checked_sub(1).map(|ticks| self.start + TICK * ticks)
     }
@@ -49,24 +51,16 @@ impl Drop for Stream {
     }
 }
 
-/// What a person is told about a link that is down (or was).
-#[derive(Debug, Clone)]
-pub struct Outage {
-    /// When the link was found down; `None`: it is not down.
-    pub since: Option<SystemTime>,
-    /// How long ago the upstream was last heard, to a tenth of a second; `None`: not since this process started.
-    pub silence: Option<Duration>,
-    /// What the last failure was, in a few words; empty if there was none.
-    pub reason: String,
-}
-
-/// The link to the upstream: its state, and the thread that probes it.
-pub struct Link {
+/// What is known of one server, and the thread that probes it.
+pub(super) struct Monitor {
     shared: Arc<Shared>,
     prober: Mutex<Option<JoinHandle<()>>>,
 }
 
 struct Shared {
+    /// `host:port`, for people.
+    name: String,
+    whole: Arc<Whole>,
     /// Up, and nothing to do when an answer comes: spares each request the lock.
     calm: AtomicBool,
     book: Mutex<Book>,
@@ -84,25 +78,25 @@ struct Book {
     probe_at: Option<Instant>,
     reason: String,
     down: Arc<Epoch>,
-    up: Arc<Epoch>,
     stopping: bool,
 }
 
 /// What a probe found, with the reason where it failed.
 pub(super) type Probed = (Event, String);
 
-impl Link {
-    /// A link that is taken for up. [`Link::start`] starts probing, at once.
-    pub(super) fn new() -> io::Result<Self> {
+impl Monitor {
+    /// Of a server that is taken for up. [`Monitor::start`] starts probing, at once.
+    pub(super) fn new(name: String, whole: &Arc<Whole>) -> io::Result<Self> {
         let book = Book {
-            state: State::Up,
+            state: State::NEW,
             probe_at: None,
             reason: String::new(),
             down: Arc::new(Epoch::new()?),
-            up: Arc::new(Epoch::new()?),
             stopping: false,
         };
         let shared = Shared {
+            name,
+            whole: Arc::clone(whole),
             calm: AtomicBool::new(true),
             book: Mutex::new(book),
             changed: Condvar::new(),
@@ -113,68 +107,65 @@ impl Link {
         Ok(Self { shared: Arc::new(shared), prober: Mutex::new(None) })
     }
 
-    /// Starts the thread that probes. `probe` blocks until it knows, and gives up when the epoch ends.
-    pub(super) fn start(&self, probe: impl Fn(&Epoch) -> Probed + Send + 'static) -> io::Result<()> {
+    /// Starts the thread that probes. `probe` blocks until it knows, and gives up when the epoch ends; it is told whether
+    /// the server is down, so that nobody waits for it.
+    pub(super) fn start(&self, probe: impl Fn(&Epoch, bool) -> Probed + Send + 'static) -> io::Result<()> {
         let shared = Arc::clone(&self.shared);
         let thread = std::thread::Builder::new().name("probe".into()).spawn(move || shared.keep_probing(&probe))?;
         *self.prober.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
         Ok(())
     }
 
+    /// `host:port`
+    pub(super) fn name(&self) -> &str {
+        &self.shared.name
+    }
+
     /// The state now.
-    pub fn state(&self) -> LinkState {
+    pub(super) fn state(&self) -> LinkState {
         self.shared.lock().state.public()
     }
 
-    /// Tells what became known; `reason`, in a few words, is what a person is told if this takes the link down.
-    pub fn report(&self, event: Event, reason: &str) {
+    /// What the last failure was, in a few words; empty if there was none.
+    pub(super) fn reason(&self) -> String {
+        self.shared.lock().reason.clone()
+    }
+
+    /// Tells what became known; `reason`, in a few words, is what a person is told if this takes the server down.
+    pub(super) fn report(&self, event: Event, reason: &str) {
         self.shared.report(event, reason);
     }
 
-    /// Ends (becomes readable) when the link is found down after this call, or at [`Link::shutdown`].
-    pub fn down_epoch(&self) -> Arc<Epoch> {
-        Arc::clone(&self.shared.lock().down)
-    }
-
-    /// Ends (becomes readable) when the link comes up after this call, or at [`Link::shutdown`].
-    pub fn up_epoch(&self) -> Arc<Epoch> {
-        Arc::clone(&self.shared.lock().up)
-    }
-
-    /// What ends when the link goes down, or, where it is down, why.
+    /// What ends when the server goes down, or at [`Monitor::shutdown`]; where it is down, why.
     pub(super) fn open(&self) -> Result<Arc<Epoch>, String> {
         let book = self.shared.lock();
-        match book.state {
-            State::Down { .. } => Err(book.reason.clone()),
-            State::Up | State::Suspect => Ok(Arc::clone(&book.down)),
+        match book.state.phase {
+            Phase::Down { .. } => Err(book.reason.clone()),
+            Phase::Up | Phase::Suspect => Ok(Arc::clone(&book.down)),
         }
     }
 
-    /// Since when the link is down, when it was last up, and why it is not.
-    pub fn describe(&self) -> Outage {
-        let book = self.shared.lock();
-        let since = match book.state {
-            State::Down { since, .. } => Some(since),
-            State::Up | State::Suspect => None,
-        };
-        let silence = self.shared.pulse.heard().map(|heard| heard.elapsed());
-        Outage { since, silence, reason: book.reason.clone() }
+    /// What ends when the process is about to: then nothing streams on.
+    pub(super) fn stop(&self) -> &Epoch {
+        &self.shared.stop
     }
 
-    /// Ends both epochs, so that whoever waits on this link stops waiting, and joins the prober. The link is down from
-    /// then on.
-    pub fn shutdown(&self) {
+    /// Ends what waits for the server, and joins the prober. It is down from then on.
+    pub(super) fn shutdown(&self) {
         self.shared.stop.end();
         let prober = {
             let mut book = self.shared.lock();
-            book.stopping = true;
-            if !matches!(book.state, State::Down { .. }) {
-                "shutting down".clone_into(&mut book.reason);
-                book.state = book.state.step(Event::ConnectFailed, now()).state;
+            if !book.stopping {
+                book.stopping = true;
+                if book.state.public() == LinkState::Up {
+                    "shutting down".clone_into(&mut book.reason);
+                    let now = self.shared.now();
+                    book.state = book.state.step(Event::ConnectFailed, now).state;
+                    self.shared.whole.went_down(now.wall, &self.shared.name, "shutting down");
+                }
             }
             self.shared.calm.store(false, Ordering::Release);
             book.down.end();
-            book.up.end();
             self.shared.changed.notify_all();
             self.prober.lock().unwrap_or_else(PoisonError::into_inner).take()
         };
@@ -201,7 +192,7 @@ impl Link {
     }
 }
 
-impl Drop for Link {
+impl Drop for Monitor {
     fn drop(&mut self) {
         self.shutdown();
     }
@@ -212,6 +203,10 @@ impl Shared {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn now(&self) -> Now {
+        Now { instant: Instant::now(), wall: SystemTime::now(), heard: self.pulse.heard() }
+    }
+
     fn report(&self, event: Event, reason: &str) {
         if event == Event::Connected && self.calm.load(Ordering::Acquire) {
             return;
@@ -220,15 +215,13 @@ impl Shared {
         if book.stopping {
             return;
         }
-        let step = book.state.step(event, now());
+        let now = self.now();
+        let step = book.state.step(event, now);
         let was = std::mem::replace(&mut book.state, step.state);
         if was != step.state {
-            log::debug!("link: {event:?}: {was:?} -> {:?}", step.state);
+            log::debug!("{}: {event:?}: {was:?} -> {:?}", self.name, step.state);
         }
-        if matches!(
-            event,
-            Event::ConnectFailed | Event::FirstByteTimeout | Event::Broken | Event::ProbeFailed | Event::ProbeNotReady
-        ) {
+        if !matches!(event, Event::Connected | Event::ProbeOk) {
             reason.clone_into(&mut book.reason);
         }
         match step.probe {
@@ -237,43 +230,42 @@ impl Shared {
             Plan::Now => book.probe_at = Some(Instant::now()),
             Plan::After(pause) => book.probe_at = Some(Instant::now() + pause + jitter(pause)),
         }
-        match (step.raise, was) {
+        match (step.raise, was.phase) {
             (Some(Raise::Down), _) => {
-                log::warn!("the link to the upstream is down: {reason}");
                 book.down.end();
+                self.whole.went_down(now.wall, &self.name, reason);
             }
-            (Some(Raise::Up), State::Down { since, .. }) => {
-                let lasted = SystemTime::now().duration_since(since).unwrap_or_default();
-                log::warn!("the link to the upstream is up again after {} s", lasted.as_secs());
-                book.up.end();
+            (Some(Raise::Up), Phase::Down { since, .. }) => {
+                self.whole.came_up(&self.name, now.wall.duration_since(since).unwrap_or_default());
             }
             _ => {}
         }
-        book.renew_epochs();
-        self.calm.store(step.state == State::Up, Ordering::Release);
+        book.renew_epoch();
+        self.calm.store(step.state.phase == Phase::Up, Ordering::Release);
         self.changed.notify_all();
     }
 
-    fn keep_probing(&self, probe: &dyn Fn(&Epoch) -> Probed) {
+    fn keep_probing(&self, probe: &dyn Fn(&Epoch, bool) -> Probed) {
         let mut book = self.lock();
         book.probe_at = Some(Instant::now());
         while !book.stopping {
-            book.renew_epochs();
+            book.renew_epoch();
             let heard = self.pulse.heard().unwrap_or(self.pulse.start);
             let quiet = book.state.quiet_probe(self.pulse.streams.load(Ordering::Relaxed), heard);
             let due = [book.probe_at, quiet].into_iter().flatten().min();
             let left = due.map(|due| due.saturating_duration_since(Instant::now()));
             if left == Some(Duration::ZERO) {
                 book.probe_at = None;
+                let is_down = book.state.public() != LinkState::Up;
                 drop(book);
-                let (event, reason) = probe(&self.stop);
+                let (event, reason) = probe(&self.stop, is_down);
                 self.report(event, &reason);
                 book = self.lock();
             } else if let Some(left) = left {
                 book = self.changed.wait_timeout(book, left).unwrap_or_else(PoisonError::into_inner).0;
             } else {
                 self.sleeping.store(true, Ordering::SeqCst);
-                if self.pulse.streams.load(Ordering::SeqCst) == 0 || book.state != State::Up {
+                if self.pulse.streams.load(Ordering::SeqCst) == 0 || book.state.phase != Phase::Up {
                     book = self.changed.wait(book).unwrap_or_else(PoisonError::into_inner);
                 }
                 self.sleeping.store(false, Ordering::SeqCst);
@@ -283,25 +275,16 @@ impl Shared {
 }
 
 impl Book {
-    /// Puts fresh epochs in the place of ended ones, for those who ask from now on. Where no file descriptor is left the
+    /// Puts a fresh epoch in the place of an ended one, for those who ask from now on. Where no file descriptor is left the
     /// old one stays, its holders wake too early, and the next change or probe tries again.
-    fn renew_epochs(&mut self) {
-        if self.stopping {
-            return;
-        }
-        for epoch in [&mut self.down, &mut self.up] {
-            if epoch.has_ended() {
-                match Epoch::new() {
-                    Ok(fresh) => *epoch = Arc::new(fresh),
-                    Err(e) => log::error!("no file descriptor to watch the link with: {e}"),
-                }
+    fn renew_epoch(&mut self) {
+        if !self.stopping && self.down.has_ended() {
+            match Epoch::new() {
+                Ok(fresh) => self.down = Arc::new(fresh),
+                Err(e) => log::error!("no file descriptor to watch the link with: {e}"),
             }
         }
     }
-}
-
-fn now() -> Now {
-    Now { instant: Instant::now(), wall: SystemTime::now() }
 }
 
 /// Up to a quarter of `pause`, from the clock's small digits: enough that nodes do not probe in step.

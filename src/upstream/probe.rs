@@ -14,25 +14,30 @@ use super::link::Event;
 use super::monitor::Probed;
 use super::wait::{Epoch, Waits};
 
-/// Longest time for the whole of it.
+/// Longest time for the whole of it, while the server is taken for up: its clients wait for the outcome.
 const BUDGET: Duration = Duration::from_secs(2);
+/// The same while it is down, when nobody waits: three round trips by satellite, and a lost packet.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Enough for any status line.
 const HEAD: usize = 512;
 
-/// Looks once. `authority` is the `Host`; `base_path` as in the configuration. Gives up when `stop` ends.
-pub(super) fn probe(dial: &Dial, authority: &str, base_path: &str, stop: &Epoch) -> Probed {
-    let by = Instant::now() + BUDGET;
+/// Looks once. `authority` is the `Host`; `base_path` as in the configuration. Gives up when `stop` ends,
+/// and sooner while the server is taken for up than when it `is_down`.
+pub(super) fn probe(dial: &Dial, authority: &str, base_path: &str, stop: &Epoch, is_down: bool) -> Probed {
+    let budget = if is_down { PATIENCE } else { BUDGET };
     let waits = Waits { client: None, until: stop, stop: None };
-    let status =
-        dial.dial(&waits, BUDGET).and_then(|(socket, tls)| ask(&socket, tls, authority, base_path, &waits, by));
+    let begun = Instant::now();
+    let ask = |(socket, tls)| ask(&socket, tls, authority, base_path, &waits, (begun, budget));
+    let status = dial.dial(&waits, budget).and_then(ask);
     let (event, reason) = match status {
         Ok(status) => (judge(status), format!("/readyz answered {status}")),
         // Something that wants a certificate is there; those who have one will tell.
         Err(Fault::Refused(why)) => (Event::ProbeOk, why),
+        Err(fault @ Fault::Late(_)) => (Event::ProbeLate, fault.to_string()),
         Err(fault) => (Event::ProbeFailed, fault.to_string()),
     };
-    if event != Event::ProbeFailed {
-        dial.pulse.beat();
+    if !matches!(event, Event::ProbeFailed | Event::ProbeLate) {
+        dial.place.pulse.beat();
     }
     (event, reason)
 }
@@ -53,12 +58,12 @@ fn ask(
     authority: &str,
     base_path: &str,
     waits: &Waits<'_>,
-    by: Instant,
+    (begun, budget): (Instant, Duration),
 ) -> Result<u16, Fault> {
     let torn = |e: io::Error| Fault::Torn(io_words(&e));
     let wait = |flags| {
-        let late = || Fault::Torn(format!("no answer to a probe within {} s", BUDGET.as_secs()));
-        waits.on(socket.as_fd(), flags, Some(by)).map_err(|interrupted| Fault::from_wait(interrupted, late))
+        let late = || Fault::Late(format!("no answer to a probe within {} s", budget.as_secs()));
+        waits.on(socket.as_fd(), flags, Some(begun + budget)).map_err(|interrupted| Fault::from_wait(interrupted, late))
     };
     let user_agent = concat!("lite-apiserver/", env!("CARGO_PKG_VERSION"), " (probe)");
     let request = format!(

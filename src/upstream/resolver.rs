@@ -68,7 +68,10 @@ impl Addresses {
             old.clone_from(&known.addresses);
         }
         if old.is_empty() {
-            Err(Fault::Connect(failed.unwrap_or_else(|| format!("name {} not found: no answer from DNS", self.host))))
+            Err(match failed {
+                Some(why) => Fault::Connect(why),
+                None => Fault::Late(format!("name {} not found: no answer from DNS", self.host)),
+            })
         } else {
             Ok(old)
         }

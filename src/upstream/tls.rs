@@ -10,7 +10,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 
-use crate::config::{Pair, Roots, UpstreamConfig, VerificationClock};
+use crate::config::{Pair, Roots, ServerConfig, UpstreamConfig, VerificationClock};
 
 /// Why there can be no upstream; each names the file or value that is to blame.
 #[derive(Debug)]
@@ -41,9 +41,12 @@ impl fmt::Display for UpstreamError {
 
 impl std::error::Error for UpstreamError {}
 
-/// The name that the upstream's certificate must carry.
-pub(super) fn server_name(config: &UpstreamConfig) -> Result<ServerName<'static>, UpstreamError> {
-    let name = config.tls_server_name.as_ref().unwrap_or(&config.host);
+/// The name that a server's certificate must carry.
+pub(super) fn server_name(
+    config: &UpstreamConfig,
+    server: &ServerConfig,
+) -> Result<ServerName<'static>, UpstreamError> {
+    let name = config.tls_server_name.as_ref().unwrap_or(&server.host);
     ServerName::try_from(name.clone()).map_err(|_| UpstreamError::Name(name.clone()))
 }
 
@@ -55,14 +58,10 @@ pub(super) struct Trust {
 }
 
 impl Trust {
-    /// Trusts what chains to `roots`; everybody with `--insecure`.
-    pub(super) fn new(
-        config: &UpstreamConfig,
-        roots: Option<&Roots>,
-        clock: &VerificationClock,
-    ) -> Result<Self, UpstreamError> {
+    /// Trusts what chains to `roots`; everybody where `insecure`.
+    pub(super) fn new(insecure: bool, roots: Option<&Roots>, clock: &VerificationClock) -> Result<Self, UpstreamError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verifier: Arc<dyn ServerCertVerifier> = if config.insecure {
+        let verifier: Arc<dyn ServerCertVerifier> = if insecure {
             Arc::new(Anyone(Arc::clone(&provider)))
         } else {
             let roots = roots.ok_or(UpstreamError::NoCa)?;

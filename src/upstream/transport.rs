@@ -20,7 +20,7 @@ use super::monitor::Pulse;
 use super::wait::Waits;
 
 /// A body that goes up may take for ever, but not stand still for so long (the kernel may lose patience sooner, see
-/// `UNACKNOWLEDGED` in `connector.rs`).
+/// `UNACKNOWLEDGED` in `race.rs`).
 const STALL: Duration = Duration::from_secs(60);
 
 /// A connection to the upstream.

@@ -69,6 +69,9 @@ pub(super) enum Interrupted {
     Poll(io::Error),
 }
 
+/// How many descriptors stand before what is awaited: client, stop, until.
+const ENDERS: usize = 3;
+
 impl Waits<'_> {
     /// Blocks until `fd` shows one of `flags` (or an error or a hang-up, which reading or writing will then tell), and
     /// returns what it shows. `by`: not longer than that; `None`: for ever.
@@ -78,39 +81,59 @@ impl Waits<'_> {
         flags: PollFlags,
         by: Option<Instant>,
     ) -> Result<PollFlags, Interrupted> {
+        // Without a client, or a stop, its place is taken by the awaited descriptor with nothing asked of it.
+        let [client, stop, until] = self.enders(fd);
+        let mut fds = [client, stop, until, PollFd::from_borrowed_fd(fd, flags)];
+        self.poll(&mut fds, by)?;
+        Ok(fds[ENDERS].revents())
+    }
+
+    /// The same for several at once: which of them, by their places, show one of `flags`.
+    pub(super) fn on_any(
+        &self,
+        awaited: &[BorrowedFd<'_>],
+        flags: PollFlags,
+        by: Option<Instant>,
+    ) -> Result<Vec<usize>, Interrupted> {
+        let mut fds = Vec::with_capacity(ENDERS + awaited.len());
+        fds.extend(self.enders(self.until.as_fd()));
+        fds.extend(awaited.iter().map(|&fd| PollFd::from_borrowed_fd(fd, flags)));
+        self.poll(&mut fds, by)?;
+        Ok((0..awaited.len()).filter(|&place| !fds[ENDERS + place].revents().is_empty()).collect())
+    }
+
+    /// What ends a wait; `instead` stands for what there is none of.
+    fn enders<'f>(&'f self, instead: BorrowedFd<'f>) -> [PollFd<'f>; ENDERS] {
+        let gone = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+        let or_nothing = |fd: Option<BorrowedFd<'f>>, flags| match fd {
+            Some(fd) => PollFd::from_borrowed_fd(fd, flags),
+            None => PollFd::from_borrowed_fd(instead, PollFlags::empty()),
+        };
+        let until = PollFd::from_borrowed_fd(self.until.as_fd(), PollFlags::IN);
+        [or_nothing(self.client, gone), or_nothing(self.stop, PollFlags::IN), until]
+    }
+
+    /// Until something shows behind the [`ENDERS`].
+    fn poll(&self, fds: &mut [PollFd<'_>], by: Option<Instant>) -> Result<(), Interrupted> {
         loop {
             let timeout = by.map(|by| by.saturating_duration_since(Instant::now()));
             let timeout = timeout
                 .map(|left| Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() });
-            // Without a client its place is taken by the awaited descriptor with nothing asked of it.
-            let (client, gone) = match self.client {
-                Some(client) => (client, PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR),
-                None => (fd, PollFlags::empty()),
-            };
-            let mut fds = [
-                PollFd::from_borrowed_fd(fd, flags),
-                PollFd::from_borrowed_fd(self.until.as_fd(), PollFlags::IN),
-                PollFd::from_borrowed_fd(client, gone),
-                // Likewise without a stop.
-                PollFd::from_borrowed_fd(
-                    self.stop.unwrap_or(fd),
-                    if self.stop.is_some() { PollFlags::IN } else { PollFlags::empty() },
-                ),
-            ];
-            match poll(&mut fds, timeout.as_ref()) {
+            match poll(fds, timeout.as_ref()) {
                 Ok(0) => return Err(Interrupted::Deadline),
                 Ok(_) => {}
                 Err(Errno::INTR) => continue,
                 Err(e) => return Err(Interrupted::Poll(e.into())),
             }
-            if self.client.is_some() && !fds[2].revents().is_empty() {
+            let shows = |place: usize| !fds[place].revents().is_empty();
+            if self.client.is_some() && shows(0) {
                 return Err(Interrupted::ClientGone);
             }
-            if !fds[1].revents().is_empty() || (self.stop.is_some() && !fds[3].revents().is_empty()) {
+            if (self.stop.is_some() && shows(1)) || shows(2) {
                 return Err(Interrupted::Ended);
             }
-            if !fds[0].revents().is_empty() {
-                return Ok(fds[0].revents());
+            if (ENDERS..fds.len()).any(shows) {
+                return Ok(());
             }
         }
     }
@@ -139,6 +162,21 @@ mod tests {
         assert!(matches!(waits.on(awaited.as_fd(), PollFlags::OUT, None), Err(Interrupted::Ended)));
         other_end.shutdown(std::net::Shutdown::Write).unwrap();
         assert!(matches!(waits.on(awaited.as_fd(), PollFlags::OUT, None), Err(Interrupted::ClientGone)));
+    }
+
+    #[test]
+    fn of_several_those_are_told_that_are_ready() {
+        let pairs: Vec<_> = (0..3).map(|_| UnixStream::pair().unwrap()).collect();
+        let until = Epoch::new().unwrap();
+        let waits = Waits { client: None, until: &until, stop: None };
+        let awaited: Vec<_> = pairs.iter().map(|(awaited, _)| awaited.as_fd()).collect();
+        assert!(matches!(waits.on_any(&awaited, PollFlags::IN, Some(soon())), Err(Interrupted::Deadline)));
+        for place in [2, 0] {
+            std::io::Write::write_all(&mut &pairs[place].1, b"x").unwrap();
+        }
+        assert_eq!(waits.on_any(&awaited, PollFlags::IN, None).unwrap(), [0, 2]);
+        until.end();
+        assert!(matches!(waits.on_any(&awaited, PollFlags::IN, None), Err(Interrupted::Ended)));
     }
 
     #[test]

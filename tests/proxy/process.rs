@@ -49,7 +49,7 @@ fn bad_input_dies_at_once_with_a_code_and_one_line() {
         (format!("{good} --cache-type=pebble"), 64, "use fjall"),
         (format!("{good} --cache-type=floppy"), 64, "--cache-type"),
         (format!("{good} --profiling"), 64, "is not supported yet"),
-        (format!("{good} --network-interface=eth0"), 64, "is not supported yet"),
+        (format!("{good} --url-mux-cache=/api"), 64, "is not supported yet"),
         (without("ca-file"), 64, "--ca-file"),
         (without("kube-apiserver-url"), 64, "--kube-apiserver-url"),
         (without("tls-cert-file"), 64, "--tls-cert-file"),

@@ -13,26 +13,6 @@ fn given(line: &str) -> Given {
 }
 
 #[test]
-fn an_upstream_is_named_in_every_usual_way() {
-    let read = |text| upstream_address("--kube-apiserver-url", text, 443);
-    for (text, host, port, path) in [
-        ("apiserver.example", "apiserver.example", 443, ""),
-        ("10.0.0.1:6443", "10.0.0.1", 6443, ""),
-        ("https://h", "h", 443, ""),
-        ("https://h:6443/", "h", 6443, ""),
-        ("https://h/clusters/c1/", "h", 443, "/clusters/c1"),
-        ("fd00::1", "fd00::1", 443, ""),
-        ("https://[fd00::1]:6443/x", "fd00::1", 6443, "/x"),
-    ] {
-        assert_eq!(read(text), Ok((host.to_owned(), port, path.to_owned())), "{text}");
-    }
-    for text in ["http://h", "https://", "h:0", "h:70000", "h:x", "user@h", "https://h/?a", "[fd00::1", "a b", ""] {
-        let error = read(text).expect_err(text);
-        assert!(error.message.starts_with("--kube-apiserver-url: ") && error.exit == Exit::Usage, "{}", error.message);
-    }
-}
-
-#[test]
 fn several_addresses_are_listened_on() {
     let addresses = listen(&given("--address 127.0.0.1,::1 --address 10.0.0.1 --port 7")).expect("addresses");
     assert_eq!(addresses.iter().map(ToString::to_string).collect::<Vec<_>>(), ["127.0.0.1:7", "[::1]:7", "10.0.0.1:7"]);
@@ -100,6 +80,6 @@ fn the_record_is_where_it_is_said_to_be() {
         assert!(kept("", None).is_err_and(|e| e.exit == Exit::Config && e.message.contains("built without fjall")));
     }
     assert!(kept("--cache-type pebble", None).is_err_and(|e| e.exit == Exit::Usage && e.message.contains("fjall")));
-    assert!(refuse_what_comes_later(&given("--network-interface eth0")).is_err());
+    assert!(refuse_what_comes_later(&given("--url-mux-cache /api")).is_err());
     assert!(refuse_what_comes_later(&given("--network-interface=")).is_ok());
 }

@@ -219,13 +219,7 @@ pub(super) fn cloud() -> Arc<crate::upstream::Upstream> {
     static CLOUD: OnceLock<Arc<crate::upstream::Upstream>> = OnceLock::new();
     let make = || {
         // Nobody listens there.
-        let config = UpstreamConfig {
-            host: "127.0.0.1".into(),
-            port: 1,
-            base_path: String::new(),
-            tls_server_name: None,
-            insecure: true,
-        };
+        let config = UpstreamConfig { insecure: true, ..UpstreamConfig::at("127.0.0.1", 1) };
         let key = rcgen::KeyPair::generate().expect("a key");
         let own = rcgen::CertificateParams::default().self_signed(&key).expect("a certificate");
         let certificates = Certificates::of_pem((&own.pem(), &key.serialize_pem()), None, None, &[]);
@@ -323,7 +317,11 @@ impl Life<'_> {
         let Transfer { recorder, view, version, next, heals, .. } = self.transfers.remove(list);
         let worked = recorder.finish();
         if let Some(key) = heals {
-            self.service.holes.listed(&key, worked, self.service.live.is_live(&key));
+            self.service.holes.listed(
+                &key,
+                if worked { Ok(()) } else { Err(std::time::Duration::ZERO) },
+                self.service.live.is_live(&key),
+            );
         } else if let Some((token, from, limit)) = next {
             self.pages.push((view, version, token, from, limit));
         } else {
@@ -460,7 +458,7 @@ fn take(life: &mut Life<'_>, upstream: &mut Upstream, positions: &mut [u64; 4], 
             if let Some(torn) = pick(list, lists).map(|list| life.transfers.remove(list))
                 && let Some(key) = torn.heals
             {
-                life.service.holes.listed(&key, false, life.service.live.is_live(&key));
+                life.service.holes.listed(&key, Err(std::time::Duration::ZERO), life.service.live.is_live(&key));
             }
         }
         Step::NextPage { expired } => life.next_page(upstream, expired),

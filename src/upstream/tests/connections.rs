@@ -175,7 +175,7 @@ fn tls_1_2_will_do_and_insecure_trusts_anyone() {
     let config = UpstreamConfig { insecure: true, ..Pki::config(server.port) };
     let upstream = Upstream::new(&config, &pki.certificates(&[]), VerificationClock::new(SystemTime::now)).unwrap();
     assert_eq!(upstream.fetch(&upstream.known(), &Credentials::None, request("GET", "/")).unwrap().status, 200);
-    let (socket, tls) = upstream.dial(&upstream.known(), &Credentials::None, None).unwrap();
+    let Dialled { socket, tls, .. } = upstream.dial(&upstream.known(), &Credentials::None, None).unwrap();
     assert_eq!(tls.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_2));
     assert!(socket.nodelay().unwrap());
 }
@@ -187,7 +187,7 @@ fn what_cannot_be_used_is_named_at_start() {
     without.upstream_roots = None;
     let table = [
         (Pki::config(1), without, "--insecure"),
-        (UpstreamConfig { host: "a b".into(), ..Pki::config(1) }, pki.certificates(&[]), "a b"),
+        (UpstreamConfig::at("a b", 1), pki.certificates(&[]), "a b"),
         (UpstreamConfig { tls_server_name: Some("c d".into()), ..Pki::config(1) }, pki.certificates(&[]), "c d"),
     ];
     for (config, certificates, word) in table {

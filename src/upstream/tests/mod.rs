@@ -3,8 +3,10 @@
 mod connections;
 mod link;
 mod patience;
+mod proxied;
 mod receiving;
 mod sending;
+mod servers;
 mod stand_in;
 
 use std::io::{self, Read};

@@ -96,7 +96,7 @@ fn a_link_that_is_found_down_wakes_whoever_waits() {
         begins.recv_timeout(LONG).unwrap();
         begins.recv_timeout(LONG).unwrap();
         std::thread::sleep(Duration::from_millis(100));
-        scene.upstream.link().report(Event::ConnectFailed, "the cable was cut");
+        scene.upstream.link().monitors()[0].report(Event::ConnectFailed, "the cable was cut");
         assert_eq!(watch.join().unwrap(), (io::ErrorKind::NetworkDown, b"abc".to_vec()));
         match write.join().unwrap() {
             Some(FetchError::Unreachable(why)) => assert_eq!(why, "the cable was cut"),

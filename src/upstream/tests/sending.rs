@@ -40,7 +40,8 @@ fn a_base_path_and_a_header_line_larger_than_the_buffers_go_up() {
         heads.send(exchange.head.clone()).unwrap();
         number(exchange)
     });
-    let config = UpstreamConfig { base_path: "/k8s/c1".into(), ..Pki::config(server.port) };
+    let mut config = Pki::config(server.port);
+    config.servers[0].base_path = "/k8s/c1".into();
     let upstream = Upstream::new(&config, &pki.certificates(&[]), VerificationClock::new(SystemTime::now)).unwrap();
     let headers = [("authorization".to_owned(), vec![b'x'; 50_000])];
     let out = Outgoing { headers: &headers, ..request("GET", "/api") };
@@ -152,7 +153,7 @@ fn an_answer_that_comes_before_the_body_is_through_is_the_answer() {
         answer.body.read_to_end(&mut whole).unwrap();
         assert_eq!((answer.status, whole), (413, b"no".to_vec()));
         // Not because the kernel gave the connection up.
-        assert!(start.elapsed() < connector::UNACKNOWLEDGED / 2);
+        assert!(start.elapsed() < race::UNACKNOWLEDGED / 2);
         drop(done);
     }
 }

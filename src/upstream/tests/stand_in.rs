@@ -80,13 +80,7 @@ impl Pki {
 
     /// The configuration of an upstream at this port of loopback.
     pub(super) fn config(port: u16) -> UpstreamConfig {
-        UpstreamConfig {
-            host: "127.0.0.1".into(),
-            port,
-            base_path: String::new(),
-            tls_server_name: None,
-            insecure: false,
-        }
+        UpstreamConfig::at("127.0.0.1", port)
     }
 }
 
@@ -132,7 +126,16 @@ impl StandIn {
         tls: Arc<ServerConfig>,
         script: impl Fn(&mut Exchange<'_>) -> Then + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_at(0, tls, script)
+    }
+
+    /// At this port, if it is not 0.
+    pub(super) fn start_at(
+        port: u16,
+        tls: Arc<ServerConfig>,
+        script: impl Fn(&mut Exchange<'_>) -> Then + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let (ready, stop) = (Arc::new(AtomicU16::new(200)), Arc::new(AtomicBool::new(false)));
         let (answer, stopped, script) = (Arc::clone(&ready), Arc::clone(&stop), Arc::new(script));
