@@ -13,12 +13,16 @@ use ureq::BodyReader;
 
 use super::fault::Fault;
 use super::link::Event;
-use super::monitor::{Monitor, Stream};
+use super::monitor::{Monitor, Signals, Stream};
 use super::wait::{Epoch, Interrupted, Waits};
+use super::wakefulness;
 
 /// An answer that has brought bytes within this goes on though its server was found down, for as long as they keep coming
 /// so: a server that shuts down in order takes no new connections and ends what it has begun.
 const FLOWING: Duration = Duration::from_secs(2);
+
+/// An answer that is silent for so long is a stream.
+const SETTLING: Duration = Duration::from_secs(5);
 
 /// What a body's reads watch.
 pub(super) struct Streaming<'a> {
@@ -30,9 +34,23 @@ pub(super) struct Streaming<'a> {
     monitor: &'a Monitor,
     /// When bytes last came.
     heard: Instant,
+    /// Ends when the connection's silence is to be doubted.
+    alarm: Arc<Epoch>,
+    vigilance: Vigilance,
     /// Counted as long as this lives.
     #[expect(dead_code, reason = "held for its Drop")]
     stream: Stream,
+}
+
+/// How hard the kernel looks after the connection.
+#[derive(Clone, Copy)]
+enum Vigilance {
+    /// As after a request.
+    Request,
+    /// As is right for an answer that has been silent for a while.
+    Stream,
+    /// Something is wrong with other connections; until then.
+    Doubt(Instant),
 }
 
 impl<'a> Streaming<'a> {
@@ -40,12 +58,13 @@ impl<'a> Streaming<'a> {
     pub(super) fn new(
         socket: Option<Arc<TcpStream>>,
         client: Option<BorrowedFd<'a>>,
-        down: Arc<Epoch>,
+        signals: Signals,
         stop: Option<BorrowedFd<'a>>,
         monitor: &'a Monitor,
         stream: Stream,
     ) -> Self {
-        Self { socket, client, down, stop, monitor, heard: Instant::now(), stream }
+        let (Signals { down, alarm }, heard, vigilance) = (signals, Instant::now(), Vigilance::Request);
+        Self { socket, client, down, stop, monitor, heard, alarm, vigilance, stream }
     }
 
     /// The reader over `inner`.
@@ -54,28 +73,45 @@ impl<'a> Streaming<'a> {
     }
 
     /// Waits until there is something to read.
-    fn wait(&self) -> io::Result<()> {
-        let Some(socket) = &self.socket else {
+    fn wait(&mut self) -> io::Result<()> {
+        let Some(socket) = self.socket.clone() else {
             return Err(io::ErrorKind::UnexpectedEof.into());
         };
-        let wait = |until: &Epoch, by| {
-            Waits { client: self.client, until, stop: self.stop }.on(socket.as_fd(), PollFlags::IN, by)
-        };
-        let waited = match wait(&self.down, None) {
-            Err(Interrupted::Ended) if self.down.has_ended() && self.heard.elapsed() < FLOWING => {
-                wait(self.monitor.stop(), Some(self.heard + FLOWING))
+        loop {
+            let waits = Waits { client: self.client, until: &self.down, stop: self.stop };
+            let by = match self.vigilance {
+                Vigilance::Request => Some(self.heard + SETTLING),
+                Vigilance::Stream => None,
+                Vigilance::Doubt(until) => Some(until),
+            };
+            match waits.on_either([socket.as_fd(), self.alarm.as_fd()], PollFlags::IN, by) {
+                Ok([true, _]) => return Ok(()),
+                Ok([false, _]) => {
+                    self.alarm = self.monitor.alarm();
+                    self.vigilance = Vigilance::Doubt(Instant::now() + wakefulness::ALERT);
+                    wakefulness::of_a_doubtful_stream(&*socket)?;
+                }
+                Err(Interrupted::Deadline) => {
+                    self.vigilance = Vigilance::Stream;
+                    wakefulness::of_a_stream(&*socket)?;
+                }
+                Err(Interrupted::Ended) if self.down.has_ended() && self.heard.elapsed() < FLOWING => {
+                    let waits = Waits { until: self.monitor.stop(), ..waits };
+                    return ended(waits.on(socket.as_fd(), PollFlags::IN, Some(self.heard + FLOWING)).map(drop));
+                }
+                Err(interrupted) => return ended(Err(interrupted)),
             }
-            waited => waited,
-        };
-        match waited {
-            Ok(_) => Ok(()),
-            Err(Interrupted::ClientGone) => Err(io::Error::new(io::ErrorKind::BrokenPipe, Fault::ClientGone)),
-            Err(Interrupted::Ended | Interrupted::Deadline) => {
-                Err(io::Error::new(io::ErrorKind::NetworkDown, Fault::LinkDown))
-            }
-            Err(Interrupted::Poll(e)) => Err(e),
         }
     }
+}
+
+/// How a wait ended, as a read's outcome.
+fn ended(waited: Result<(), Interrupted>) -> io::Result<()> {
+    waited.map_err(|interrupted| match interrupted {
+        Interrupted::ClientGone => io::Error::new(io::ErrorKind::BrokenPipe, Fault::ClientGone),
+        Interrupted::Ended | Interrupted::Deadline => io::Error::new(io::ErrorKind::NetworkDown, Fault::LinkDown),
+        Interrupted::Poll(e) => e,
+    })
 }
 
 /// See [`super::Answer::body`] for what its errors mean.

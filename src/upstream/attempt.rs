@@ -20,8 +20,10 @@ pub(super) struct Attempt {
     pub(super) client: Option<OwnedFd>,
     /// Ends when the link is found down.
     pub(super) down: Arc<Epoch>,
-    /// Longest wait for the response head, from the first wait for it.
+    /// Longest wait for the response head: from `begun`, or, where a body goes up first, from the first wait for it.
     pub(super) first_byte: Duration,
+    /// When the request began, before it had a connection; `None`: it has a body.
+    pub(super) begun: Option<Instant>,
     /// Length of the longest line of the request's head: it must fit the output buffer.
     pub(super) longest_line: usize,
     /// Pooled connections are of no use (one of them has just turned out to be dead).

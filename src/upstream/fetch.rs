@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, Read};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ureq::http::response::Parts;
 use ureq::http::uri::{Authority, PathAndQuery, Scheme};
@@ -63,7 +63,7 @@ impl<'r, 'c> Sending<'r, 'c> {
 }
 
 /// Sends a request to one server and returns the answer's head with its body to be streamed; tells `monitor` what that
-/// showed. `first_byte`: the longest wait for the answer's first byte.
+/// showed. `first_byte`: the longest wait for the answer's first byte, connecting included where no body goes up.
 pub(super) fn ask<'a>(
     agent: &Agent,
     target: &Target,
@@ -72,13 +72,15 @@ pub(super) fn ask<'a>(
     first_byte: Duration,
 ) -> Result<Answer<'a>, Failed> {
     let unreachable = |why| Failed { error: FetchError::Unreachable(why), elsewhere: true };
-    let down = monitor.open().map_err(unreachable)?;
+    let signals = monitor.open().map_err(unreachable)?;
     let here = |error| Failed { error, elsewhere: false };
     let head = Head::new(target, sending).map_err(here)?;
     let stream = monitor.stream();
     let mut only_fresh = false;
+    let begun = Instant::now();
     loop {
-        let attempt = head.attempt(&sending.out, &down, first_byte, only_fresh).map_err(here)?;
+        let begun = sending.body.is_none().then_some(begun);
+        let attempt = head.attempt(&sending.out, &signals.down, (begun, first_byte), only_fresh).map_err(here)?;
         let (result, attempt) = attempt::during(attempt, || match &mut sending.body {
             Some(body) => agent.run(head.request(SendBody::from_reader(body))),
             None => agent.run(head.request(())),
@@ -90,7 +92,7 @@ pub(super) fn ask<'a>(
             Ok(response) => {
                 monitor.report(Event::Connected, "");
                 let (client, stop) = (sending.out.client, sending.out.stop);
-                return answer(response, Streaming::new(attempt.socket, client, down, stop, monitor, stream))
+                return answer(response, Streaming::new(attempt.socket, client, signals, stop, monitor, stream))
                     .map_err(here);
             }
             Err(error) => error,
@@ -182,7 +184,7 @@ impl Head {
         &self,
         out: &Outgoing<'_, '_>,
         down: &Arc<Epoch>,
-        first_byte: Duration,
+        (begun, first_byte): (Option<Instant>, Duration),
         only_fresh: bool,
     ) -> Result<Attempt, FetchError> {
         let client = out.client.map(|client| client.try_clone_to_owned()).transpose();
@@ -190,6 +192,7 @@ impl Head {
             client: client.map_err(|e| FetchError::Unreachable(io_words(&e)))?,
             down: Arc::clone(down),
             first_byte,
+            begun,
             longest_line: self.longest_line.max(buffers::SIZE),
             only_fresh,
             fresh: false,

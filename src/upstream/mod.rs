@@ -46,6 +46,7 @@ mod resolver;
 mod tls;
 mod transport;
 mod wait;
+mod wakefulness;
 mod whole;
 
 #[cfg(test)]
@@ -93,7 +94,7 @@ pub struct Outgoing<'r, 'c> {
     pub headers: &'r [(String, Vec<u8>)],
     /// The body, streamed; `None`: no body.
     pub body: Option<OutgoingBody<'r>>,
-    /// Longest wait for the first byte of the answer.
+    /// Longest wait for the first byte of the answer: from the beginning, or from the end of the body where one goes up.
     pub first_byte: Duration,
     /// The client's socket: when it hangs up, whatever is being waited for is given up. `None`: nobody can hang up.
     pub client: Option<BorrowedFd<'c>>,
@@ -295,6 +296,9 @@ impl Upstream {
     /// error says why.
     fn order(&self) -> Result<Vec<usize>, FetchError> {
         let servers = self.servers.len();
+        if servers == 1 {
+            return Ok(vec![0]);
+        }
         let first = match self.balance {
             Balance::Priority => 0,
             Balance::RoundRobin => self.turn.fetch_add(1, Ordering::Relaxed) % servers,
@@ -362,8 +366,8 @@ impl Upstream {
         let mut failed = None;
         for place in self.order()? {
             let (server, monitor) = (&self.servers[place], &self.link.monitors()[place]);
-            let Ok(down) = monitor.open() else { continue };
-            match routes[place].dial.dial(&Waits { client, until: &down, stop: None }, Duration::MAX) {
+            let Ok(signals) = monitor.open() else { continue };
+            match routes[place].dial.dial(&Waits { client, until: &signals.down, stop: None }, Duration::MAX) {
                 Ok((socket, tls)) => {
                     return Ok(Dialled { socket, tls, host: &server.host, base_path: &server.target.base_path });
                 }

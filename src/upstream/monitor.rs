@@ -15,6 +15,9 @@ use super::whole::Whole;
 /// The clock ticks of [`Pulse`]: coarse, so that 32 bits last for years (32-bit MIPS has no wider atomics).
 const TICK: Duration = Duration::from_millis(100);
 
+/// Time between two alarms, at least: a bad link fails all the time, and each alarm costs packets.
+const ALARM_PAUSE: Duration = Duration::from_secs(20);
+
 /// When the upstream was last heard, and by how many it is listened to. Touched by every read, so it is atomics only.
 #[derive(Debug)]
 pub(super) struct Pulse {
@@ -51,6 +54,14 @@ impl Drop for Stream {
     }
 }
 
+/// What tells those who use a server what becomes of it.
+pub(super) struct Signals {
+    /// Ends when the server goes down, or at [`Monitor::shutdown`].
+    pub(super) down: Arc<Epoch>,
+    /// Ends when a connection to the server has failed in a way that others may have, too, without knowing it yet.
+    pub(super) alarm: Arc<Epoch>,
+}
+
 /// What is known of one server, and the thread that probes it.
 pub(super) struct Monitor {
     shared: Arc<Shared>,
@@ -78,6 +89,9 @@ struct Book {
     probe_at: Option<Instant>,
     reason: String,
     down: Arc<Epoch>,
+    /// See [`Signals::alarm`].
+    alarm: Arc<Epoch>,
+    alarmed: Option<Instant>,
     stopping: bool,
 }
 
@@ -92,6 +106,8 @@ impl Monitor {
             probe_at: None,
             reason: String::new(),
             down: Arc::new(Epoch::new()?),
+            alarm: Arc::new(Epoch::new()?),
+            alarmed: None,
             stopping: false,
         };
         let shared = Shared {
@@ -136,13 +152,18 @@ impl Monitor {
         self.shared.report(event, reason);
     }
 
-    /// What ends when the server goes down, or at [`Monitor::shutdown`]; where it is down, why.
-    pub(super) fn open(&self) -> Result<Arc<Epoch>, String> {
+    /// What a request to it must heed; where it is down, why.
+    pub(super) fn open(&self) -> Result<Signals, String> {
         let book = self.shared.lock();
         match book.state.phase {
             Phase::Down { .. } => Err(book.reason.clone()),
-            Phase::Up | Phase::Suspect => Ok(Arc::clone(&book.down)),
+            Phase::Up | Phase::Suspect => Ok(Signals { down: Arc::clone(&book.down), alarm: Arc::clone(&book.alarm) }),
         }
+    }
+
+    /// See [`Signals::alarm`].
+    pub(super) fn alarm(&self) -> Arc<Epoch> {
+        Arc::clone(&self.shared.lock().alarm)
     }
 
     /// What ends when the process is about to: then nothing streams on.
@@ -241,6 +262,9 @@ impl Shared {
             _ => {}
         }
         book.renew_epoch();
+        if matches!(event, Event::FirstByteTimeout | Event::Broken | Event::ConnectLate) {
+            book.raise_alarm();
+        }
         self.calm.store(step.state.phase == Phase::Up, Ordering::Release);
         self.changed.notify_all();
     }
@@ -275,6 +299,16 @@ impl Shared {
 }
 
 impl Book {
+    /// Has the connections that are there looked after, but not all the time.
+    fn raise_alarm(&mut self) {
+        if self.alarmed.is_none_or(|at| at.elapsed() > ALARM_PAUSE)
+            && let Ok(fresh) = Epoch::new()
+        {
+            self.alarmed = Some(Instant::now());
+            std::mem::replace(&mut self.alarm, Arc::new(fresh)).end();
+        }
+    }
+
     /// Puts a fresh epoch in the place of an ended one, for those who ask from now on. Where no file descriptor is left the
     /// old one stays, its holders wake too early, and the next change or probe tries again.
     fn renew_epoch(&mut self) {

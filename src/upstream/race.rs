@@ -14,17 +14,12 @@ use socket2::SockRef;
 
 use super::fault::{Fault, io_words};
 use super::wait::{Interrupted, Waits};
+use super::wakefulness;
 
 /// How much sooner than the next a way is begun (RFC 8305 section 5, "Connection Attempt Delay").
 const HEAD_START: Duration = Duration::from_millis(250);
 /// An interface that lost a race is begun last for so long, then in its place again: the preferred one may be back.
 const LOSER: Duration = Duration::from_secs(60);
-/// A peer that acknowledges nothing for so long is gone, whatever the retransmission timers say (`TCP_USER_TIMEOUT`). One
-/// that keeps its window closed for so long counts as gone too, and so does one that answers no keep-alive.
-pub(super) const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
-/// TCP keep-alive: first probe after so much silence, then every [`KEEPALIVE_INTERVAL`].
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How connections leave this machine.
 #[derive(Debug)]
@@ -179,14 +174,13 @@ impl Way<'_> {
     }
 }
 
+/// A socket that is as wakeful as one with a request on it should be.
 fn new_socket(address: SocketAddr) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
     sockopt::set_tcp_nodelay(&socket, true)?;
     sockopt::set_socket_keepalive(&socket, true)?;
-    sockopt::set_tcp_keepidle(&socket, KEEPALIVE_IDLE)?;
-    sockopt::set_tcp_keepintvl(&socket, KEEPALIVE_INTERVAL)?;
-    sockopt::set_tcp_user_timeout(&socket, UNACKNOWLEDGED.as_millis() as u32)?;
+    wakefulness::of_a_request(&socket)?;
     Ok(socket)
 }
 

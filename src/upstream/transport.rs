@@ -20,7 +20,7 @@ use super::monitor::Pulse;
 use super::wait::Waits;
 
 /// A body that goes up may take for ever, but not stand still for so long (the kernel may lose patience sooner, see
-/// `UNACKNOWLEDGED` in `race.rs`).
+/// `wakefulness.rs`).
 const STALL: Duration = Duration::from_secs(60);
 
 /// A connection to the upstream.
@@ -103,7 +103,9 @@ impl Wire {
             let Some(attempt) = attempt.as_deref_mut() else {
                 return Ok(None);
             };
-            let by = *attempt.answer_by.get_or_insert_with(|| Instant::now() + attempt.first_byte);
+            let by = *attempt
+                .answer_by
+                .get_or_insert_with(|| attempt.begun.unwrap_or_else(Instant::now) + attempt.first_byte);
             attempt
                 .waits()
                 .on(self.socket.as_fd(), PollFlags::IN, Some(by))

@@ -88,6 +88,19 @@ impl Waits<'_> {
         Ok(fds[ENDERS].revents())
     }
 
+    /// The same for two at once: whether each of them shows one of `flags`.
+    pub(super) fn on_either(
+        &self,
+        [a, b]: [BorrowedFd<'_>; 2],
+        flags: PollFlags,
+        by: Option<Instant>,
+    ) -> Result<[bool; 2], Interrupted> {
+        let [client, stop, until] = self.enders(a);
+        let mut fds = [client, stop, until, PollFd::from_borrowed_fd(a, flags), PollFd::from_borrowed_fd(b, flags)];
+        self.poll(&mut fds, by)?;
+        Ok([ENDERS, ENDERS + 1].map(|place| !fds[place].revents().is_empty()))
+    }
+
     /// The same for several at once: which of them, by their places, show one of `flags`.
     pub(super) fn on_any(
         &self,

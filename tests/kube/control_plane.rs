@@ -21,16 +21,23 @@ pub struct ControlPlane {
     kube: PathBuf,
     folder: TempDir,
     ca: PathBuf,
+    address: String,
     port: u16,
     /// In the order in which they were started.
     running: Vec<Child>,
 }
 
 impl ControlPlane {
-    /// Starts it, and waits until it serves.
+    /// Starts it on loopback, and waits until it serves.
     pub fn start(kube: &Path, pki: &Pki) -> ControlPlane {
+        ControlPlane::start_at(kube, pki, "127.0.0.1")
+    }
+
+    /// Starts it with kube-apiserver at this address of the machine, or of the network namespace that this thread is in.
+    pub fn start_at(kube: &Path, pki: &Pki, address: &str) -> ControlPlane {
         let (folder, port, etcd, etcd_peers) = (TempDir::new(), free_port(), free_port(), free_port());
-        let mut own = ControlPlane { kube: kube.to_owned(), folder, ca: pki.ca(), port, running: Vec::new() };
+        let (kube, address) = (kube.to_owned(), address.to_owned());
+        let mut own = ControlPlane { kube, folder, ca: pki.ca(), address, port, running: Vec::new() };
         let (clients, peers) = (format!("http://127.0.0.1:{etcd}"), format!("http://127.0.0.1:{etcd_peers}"));
         own.run(
             "etcd",
@@ -53,7 +60,7 @@ impl ControlPlane {
             &[
                 // Of a documentation network (RFC 5737): the endpoint of the service `kubernetes`; nobody connects to it.
                 ("advertise-address", "192.0.2.1".to_owned()),
-                ("bind-address", "127.0.0.1".to_owned()),
+                ("bind-address", own.address.clone()),
                 ("secure-port", port.to_string()),
                 ("etcd-servers", clients),
                 ("tls-cert-file", shown(&serving.cert)),
@@ -70,7 +77,7 @@ impl ControlPlane {
             ],
         );
         let admin = own.kubeconfig(ADMIN, &pki.member(ADMIN, Some("system:masters")));
-        own.await_ready(&Kubectl::new(kube, admin));
+        own.await_ready(&Kubectl::new(&own.kube.clone(), admin));
         let controllers = "system:kube-controller-manager";
         let kubeconfig = own.kubeconfig("controllers", &pki.pair(controllers));
         own.run(
@@ -124,7 +131,7 @@ impl ControlPlane {
     }
 
     fn kubeconfig(&self, name: &str, pair: &Pair) -> PathBuf {
-        let server = format!("https://127.0.0.1:{}", self.port);
+        let server = format!("https://{}:{}", self.address, self.port);
         // JSON is YAML.
         let config = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "x",

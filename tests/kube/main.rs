@@ -18,6 +18,8 @@ mod control_plane;
 mod informers;
 mod judge;
 mod kubectl;
+#[cfg(feature = "link-lab")]
+mod lab;
 mod leaks;
 mod reads;
 mod reflector;

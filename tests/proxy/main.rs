@@ -11,6 +11,8 @@ mod cache;
 mod collections;
 mod identity;
 mod loris;
+#[cfg(feature = "as-root")]
+mod names;
 mod offline;
 #[cfg(feature = "as-root")]
 mod privileges;
@@ -18,6 +20,7 @@ mod process;
 mod protobuf;
 mod purge;
 mod rotation;
+mod servers;
 #[cfg(feature = "as-root")]
 mod small_disk;
 mod streams;

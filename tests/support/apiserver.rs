@@ -40,6 +40,17 @@ impl Cluster {
         (cluster, upstream)
     }
 
+    /// Another server in front of the same objects.
+    pub fn another_server(&self, pki: &Pki) -> Upstream {
+        self.another_server_at("127.0.0.1", 0, pki)
+    }
+
+    /// The same at this address of the machine; 0: at any port.
+    pub fn another_server_at(&self, address: &str, port: u16, pki: &Pki) -> Upstream {
+        let own = self.clone();
+        Upstream::start_at(address, port, pki, move |request, wire| own.answer(request, wire))
+    }
+
     /// Creates or changes an object; its resourceVersion.
     pub fn put(&self, resource: &str, namespace: &str, name: &str, data: &Value) -> u64 {
         let (state, changed) = &*self.0;

@@ -5,7 +5,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -85,9 +85,14 @@ impl Client {
     }
 
     pub fn try_connect(port: u16, tls: &Arc<ClientConfig>) -> io::Result<Client> {
-        let socket = TcpStream::connect(("127.0.0.1", port))?;
+        Client::try_connect_to(SocketAddr::from(([127, 0, 0, 1], port)), tls, Duration::from_secs(30))
+    }
+
+    /// Connects to whatever has a certificate for 127.0.0.1; no wait is longer than `patience`.
+    pub fn try_connect_to(address: SocketAddr, tls: &Arc<ClientConfig>, patience: Duration) -> io::Result<Client> {
+        let socket = TcpStream::connect_timeout(&address, patience)?;
         socket.set_nodelay(true)?;
-        socket.set_read_timeout(Some(Duration::from_secs(30)))?;
+        socket.set_read_timeout(Some(patience))?;
         let name = ServerName::try_from("127.0.0.1").expect("a name");
         let connection = ClientConnection::new(Arc::clone(tls), name).map_err(io::Error::other)?;
         let mut stream = StreamOwned::new(connection, socket);
@@ -100,6 +105,11 @@ impl Client {
     /// The bare connection; nothing may have been read from it.
     pub fn into_stream(self) -> impl Read + Write {
         self.tls.into_inner()
+    }
+
+    /// The socket, so that somebody else can end it.
+    pub fn socket(&self) -> TcpStream {
+        self.tls.get_ref().sock.try_clone().expect("a descriptor")
     }
 
     /// How long a read may take at most.

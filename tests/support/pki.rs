@@ -3,6 +3,10 @@
 use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use std::path::{Path, PathBuf};
 
+/// What every certificate is made for: loopback, where the link laboratory has its cloud, and a name that
+/// nobody can look up.
+const NAMES: [&str; 4] = ["127.0.0.1", "localhost", "198.51.100.1", "apiserver.invalid"];
+
 /// A CA whose files are in one folder.
 pub struct Pki {
     folder: PathBuf,
@@ -51,7 +55,7 @@ impl Pki {
 
     /// Another certificate and key for the same CN, as PEM: what comes after [`Pki::pair`].
     pub fn renewed(&self, cn: &str) -> (String, String) {
-        let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()]).expect("names");
+        let mut params = CertificateParams::new(NAMES.map(str::to_owned)).expect("names");
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, cn);
         let key = KeyPair::generate().expect("a key");
@@ -64,8 +68,7 @@ impl Pki {
         let file = |end: &str| self.folder.join(format!("{}.{end}", cn.replace([':', '/'], "-")));
         let (cert, key) = (file("crt"), file("key"));
         if !cert.exists() {
-            let mut params =
-                CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()]).expect("names");
+            let mut params = CertificateParams::new(NAMES.map(str::to_owned)).expect("names");
             params.distinguished_name = DistinguishedName::new();
             if let Some(group) = group {
                 params.distinguished_name.push(DnType::OrganizationName, group);

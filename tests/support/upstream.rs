@@ -7,7 +7,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -172,6 +172,7 @@ impl Wire {
 
 /// The running upstream.
 pub struct Upstream {
+    address: IpAddr,
     port: u16,
     shared: Arc<Shared>,
     accepting: Option<JoinHandle<()>>,
@@ -192,6 +193,16 @@ impl Upstream {
         pki: &Pki,
         script: impl Fn(&Received, &mut Wire) -> io::Result<()> + Send + Sync + 'static,
     ) -> Upstream {
+        Upstream::start_at("127.0.0.1", 0, pki, script)
+    }
+
+    /// The same at this address of the machine; 0: at any port.
+    pub fn start_at(
+        address: &str,
+        port: u16,
+        pki: &Pki,
+        script: impl Fn(&Received, &mut Wire) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Upstream {
         let shared = Arc::new(Shared {
             tls: Mutex::new(Arc::new(tls(pki))),
             script: Box::new(script),
@@ -200,10 +211,11 @@ impl Upstream {
             open: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
         });
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address: IpAddr = address.parse().expect("an address");
+        let listener = TcpListener::bind((address, port)).expect("a port");
         let port = listener.local_addr().expect("an address").port();
         let accepting = Some(accept(listener, Arc::clone(&shared)));
-        Upstream { port, shared, accepting }
+        Upstream { address, port, shared, accepting }
     }
 
     pub fn port(&self) -> u16 {
@@ -232,7 +244,7 @@ impl Upstream {
             let _ = socket.shutdown(Shutdown::Both);
         }
         // Wakes the thread that accepts.
-        let _ = TcpStream::connect(("127.0.0.1", self.port));
+        let _ = TcpStream::connect((self.address, self.port));
         if let Some(accepting) = self.accepting.take() {
             accepting.join().expect("the accepting thread");
         }
@@ -243,7 +255,7 @@ impl Upstream {
         self.shared.stopping.store(false, Ordering::SeqCst);
         let mut bound = None;
         super::eventually("the port can be bound again", || {
-            bound = TcpListener::bind(("127.0.0.1", self.port)).ok();
+            bound = TcpListener::bind((self.address, self.port)).ok();
             bound.is_some()
         });
         self.accepting = bound.map(|listener| accept(listener, Arc::clone(&self.shared)));

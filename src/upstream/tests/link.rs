@@ -91,7 +91,7 @@ fn a_probe_finds_a_link_down_and_up_again_without_any_request() {
     let waits = Waits { client: None, until: &never, stop: None };
     waits.on(up.as_fd(), rustix::event::PollFlags::IN, Some(Instant::now() + LONG)).unwrap();
     assert_eq!(scene.upstream.link().state(), LinkState::Up);
-    assert!(!scene.upstream.link().monitors()[0].open().unwrap().has_ended());
+    assert!(!scene.upstream.link().monitors()[0].open().unwrap().down.has_ended());
     assert!(scene.upstream.link().describe().silence.is_some());
     assert_eq!(scene.get().unwrap(), b"1");
 }

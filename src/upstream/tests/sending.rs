@@ -153,7 +153,7 @@ fn an_answer_that_comes_before_the_body_is_through_is_the_answer() {
         answer.body.read_to_end(&mut whole).unwrap();
         assert_eq!((answer.status, whole), (413, b"no".to_vec()));
         // Not because the kernel gave the connection up.
-        assert!(start.elapsed() < race::UNACKNOWLEDGED / 2);
+        assert!(start.elapsed() < wakefulness::UNACKNOWLEDGED / 2);
         drop(done);
     }
 }
