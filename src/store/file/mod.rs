@@ -93,6 +93,8 @@ pub(super) mod trouble;
 
 use document::FileDocument;
 use folders::Folders;
+#[cfg(feature = "redb")]
+pub(super) use looking::Unchanged;
 pub use looking::{Checked, Condition, verify};
 use reading::{BodyReader, snapshot};
 use scan::Content;
