@@ -239,6 +239,9 @@ pub struct Stats {
     pub damaged: u64,
     /// File operations that failed since the store was opened.
     pub errors: u64,
+    /// Whether the store is in trouble now: something has failed, and it has not been seen since that it can be written
+    /// again. Never so in memory, but where that stands in for a disk ([`MemoryStore::standing_in`]).
+    pub failing: bool,
     /// `fsync` and `fdatasync` calls since the store was opened.
     pub fsyncs: u64,
     /// Files written anew to be rid of garbage since the store was opened.

@@ -168,9 +168,14 @@ impl Proxy {
 
     /// The sum of a metric's samples.
     pub fn metric(&self, name: &str) -> u64 {
-        let page = self.page("/metrics");
+        self.try_metric(name).expect("the admin endpoint")
+    }
+
+    /// The same; `None` where nobody answers.
+    pub fn try_metric(&self, name: &str) -> Option<u64> {
+        let page = self.try_page("/metrics").ok().filter(|page| page.contains(" 200 "))?;
         let samples = page.lines().filter(|l| l.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])));
-        samples.filter_map(|l| l.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+        Some(samples.filter_map(|l| l.rsplit(' ').next()?.parse::<u64>().ok()).sum())
     }
 
     /// The most memory that it ever had resident, in bytes.

@@ -313,6 +313,7 @@ impl Store for FileStore {
             bytes_written: load(&numbers.bytes_written),
             damaged: load(&numbers.damaged),
             errors: load(&numbers.errors),
+            failing: self.inner.shared.is_failing(),
             fsyncs: load(&numbers.fsyncs),
             compactions: load(&numbers.compactions),
         }
