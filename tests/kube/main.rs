@@ -20,6 +20,7 @@ mod judge;
 mod kubectl;
 mod leaks;
 mod reads;
+mod record;
 mod reflector;
 mod refusals;
 mod scene;
@@ -92,7 +93,9 @@ fn an_outage_as_kubectl_sees_it() {
     ends_cleanly(on_the_node);
 
     figures.print();
+    record::looked_into(&scene);
     scene.proxy.kill();
+    record::removed(&scene);
     held.join();
 }
 
