@@ -1,16 +1,18 @@
 //! `lite-apiserver cache`: looks into a record from outside, also while the daemon writes it. Owns the subcommands' words,
 //! in text and in JSON; knows the store and how objects are put together again, and nothing of serving.
 //!
-//! Looking takes no lock and changes nothing ([`FileStore::look`]). Removing takes the daemon's lock, and is refused while
-//! it runs: a second writer would tear what the first one wrote. Bodies that may be secrets (secrets, tokens, reviews of
+//! Looking into a file record takes no lock and changes nothing ([`FileStore::look`]). Removing takes the daemon's lock, and
+//! is refused while it runs: a second writer would tear what the first one wrote. A database is its daemon's alone, also for
+//! looking ([`open`]). Bodies that may be secrets (secrets, tokens, reviews of
 //! tokens) are shown only where that is asked for by name.
 
 mod command;
+mod open;
 mod print;
 
 use crate::failed::{Failed, failed};
-use crate::store::{Condition, FileOptions, FileStore, Kind, Store, StoreError, ViewInfo, ViewKey, verify};
-use command::{Command, What};
+use crate::store::{Condition, Kind, Store, StoreError, ViewInfo, ViewKey};
+use command::{Command, Engine, What};
 use ring::digest::{Context, SHA256};
 use serde_json::{Value, json};
 use std::ffi::OsString;
@@ -20,13 +22,15 @@ use std::time::{Duration, SystemTime};
 
 impl From<StoreError> for Failed {
     fn from(e: StoreError) -> Failed {
-        let exit = match &e {
-            StoreError::Locked { .. } => 69,
-            StoreError::Damaged { .. } => 65,
-            StoreError::Io { error, .. } => of_io(error),
-            _ => 74,
+        let (exit, cure) = match &e {
+            StoreError::Locked { path } => {
+                let who = open::holder(path).map_or_else(String::new, |who| format!(" ({who})"));
+                (69, format!("; that is the daemon{who}: stop it, and try again"))
+            }
+            StoreError::Damaged { .. } => (65, String::new()),
+            StoreError::Io { error, .. } => (of_io(error), String::new()),
+            _ => (74, String::new()),
         };
-        let cure = if exit == 69 { "; that is the daemon: stop it, and try again" } else { "" };
         failed(exit, format!("{e}{cure}"))
     }
 }
@@ -42,6 +46,7 @@ fn of_io(error: &io::Error) -> u8 {
 
 /// What is asked for of one record.
 struct Look<'a> {
+    engine: Engine,
     root: &'a Path,
     json: bool,
     show_secrets: bool,
@@ -65,13 +70,13 @@ pub fn run(
         }
         What::Do(command) => command,
     };
-    let root = &command.root;
-    if let Err(error) = std::fs::read_dir(root) {
-        let message =
-            format!("{}: there is no record to be read: {error}; name it with --file-cache-path", root.display());
+    let (engine, root) = (command.engine, command.root.as_path());
+    if let Err(error) = open::is_there(engine, root) {
+        let flag = engine.places().0;
+        let message = format!("{}: there is no record to be read: {error}; name it with --{flag}", root.display());
         return Err(failed(of_io(&error), message));
     }
-    let mut look = Look { root, json: command.json, show_secrets: command.show_secrets, out };
+    let mut look = Look { engine, root, json: command.json, show_secrets: command.show_secrets, out };
     match look.act(&command) {
         Err(Stop::Unread) => Ok(0),
         Err(Stop::Failed(e)) => Err(e),
@@ -160,14 +165,14 @@ impl Look<'_> {
         match command.verb {
             "ls" => self.ls(command.names.first().map_or("", String::as_str))?,
             "show" => {
-                let store = FileStore::look(self.root)?;
-                let info = one(&store, &command.names)?;
-                self.show(&store, &info)?;
+                let store = open::look(self.engine, self.root)?;
+                let info = one(&*store, &command.names)?;
+                self.show(&*store, &info)?;
             }
             "export" => {
-                let store = FileStore::look(self.root)?;
-                let info = one(&store, &command.names)?;
-                self.export(&store, &info, command.output.as_deref())?;
+                let store = open::look(self.engine, self.root)?;
+                let info = one(&*store, &command.names)?;
+                self.export(&*store, &info, command.output.as_deref())?;
             }
             "rm" => self.rm(&command.names, command.all)?,
             _ => return self.verify(),
@@ -177,7 +182,7 @@ impl Look<'_> {
     }
 
     fn ls(&mut self, prefix: &str) -> Result<(), Stop> {
-        let mut views = FileStore::look(self.root)?.all();
+        let mut views = open::look(self.engine, self.root)?.all();
         views.retain(|info| info.key.path.starts_with(prefix));
         if self.json {
             let all: Vec<Value> = views.iter().map(described).collect();
@@ -189,8 +194,7 @@ impl Look<'_> {
     }
 
     fn rm(&mut self, names: &[String], all: bool) -> Result<(), Stop> {
-        let options = FileOptions { root: self.root.to_owned(), flush_interval: Duration::from_secs(1) };
-        let store = FileStore::open(options)?;
+        let store = open::to_change(self.engine, self.root)?;
         let views = store.all();
         let mut gone: Vec<&ViewInfo> = Vec::new();
         for name in names {
@@ -223,7 +227,7 @@ impl Look<'_> {
     }
 
     fn verify(&mut self) -> Result<u8, Stop> {
-        let checked = verify(self.root)?;
+        let checked = open::verify(self.engine, self.root)?;
         let is_damaged = |condition: &Condition| matches!(condition, Condition::Damaged(_));
         let damaged = checked.iter().filter(|file| is_damaged(&file.condition)).count();
         if self.json {
@@ -242,7 +246,8 @@ impl Look<'_> {
                 .collect();
             writeln!(self.out, "{:#}", json!({"damaged": damaged, "files": files}))?;
         } else {
-            print::checked(&checked, self.root, self.out)?;
+            let what = if self.engine == Engine::File { "file" } else { "view" };
+            print::checked(&checked, what, self.root, self.out)?;
         }
         self.out.flush()?;
         Ok(if damaged > 0 { 65 } else { 0 })
@@ -254,7 +259,7 @@ fn not_there(name: &str) -> Failed {
 }
 
 /// The one view that is named.
-fn one(store: &FileStore, names: &[String]) -> Result<ViewInfo, Failed> {
+fn one(store: &dyn Store, names: &[String]) -> Result<ViewInfo, Failed> {
     let name = names.first().map(String::as_str).unwrap_or_default();
     let mut named: Vec<ViewInfo> = store.all().into_iter().filter(|info| is_named(info, name)).collect();
     match named.len() {

@@ -33,7 +33,24 @@ const HOUSEKEEPING: Duration = Duration::from_secs(1);
 /// How long a client may take nothing of its answer, or send nothing of its body.
 const STALL: Duration = Duration::from_secs(60);
 
+/// How often a record that could not be opened is tried again.
+const RETRY: Duration = Duration::from_secs(10);
+
+/// What may be kept in memory at most where the record cannot be opened.
+const STAND_IN: u64 = 32 << 20;
+
+/// How a life of the daemon ended.
+enum Ended {
+    /// By a signal.
+    Asked,
+    /// The record, which could not be opened when it began, can be now.
+    Mended,
+}
+
 /// Runs the daemon until SIGTERM or SIGINT.
+///
+/// A record that cannot be opened for the sake of its disk does not keep it from proxying: memory stands in, and once the
+/// record can be opened the daemon begins a new life with it, as if it had been started again.
 ///
 /// # Errors
 /// The record's directory, an address or a certificate cannot be used. Exit codes: 69 (unavailable), 70 (internal), 71
@@ -41,13 +58,18 @@ const STALL: Duration = Duration::from_secs(60);
 pub fn run(config: &Config) -> Result<(), Failed> {
     let signals = Signals::catch().map_err(|e| failed(71, format!("signals cannot be caught: {e}")))?;
     allow_open_files(config.limits.max_connections);
+    while matches!(live(config, &signals)?, Ended::Mended) {}
+    Ok(())
+}
+
+fn live(config: &Config, signals: &Signals) -> Result<Ended, Failed> {
     let bound = bind(config)?;
     // No thread has been started yet.
     privileges::lower(config)?;
-    let store = open_store(config)?;
+    let (store, stands_in) = open_or_stand_in(config)?;
     let clock = Arc::new(serve::clock(&*store));
     let upstream = open_upstream(config, &clock)?;
-    let service = Arc::new(Service::new(options(config), Arc::clone(&upstream), Arc::clone(&store), clock));
+    let service = Arc::new(Service::new(options(config, stands_in), Arc::clone(&upstream), Arc::clone(&store), clock));
     if let Some(roots) = &config.certificates.upstream_roots {
         service.trust(&roots.fingerprints());
     }
@@ -60,9 +82,10 @@ pub fn run(config: &Config) -> Result<(), Failed> {
     announce(config, &server, admin.as_ref());
 
     let mut next_look = Instant::now();
-    loop {
+    let mut next_try = Instant::now() + RETRY;
+    let ended = loop {
         match signals.wait(HOUSEKEEPING) {
-            Woken::End => break,
+            Woken::End => break Ended::Asked,
             Woken::Reload => {
                 log::info!("SIGHUP: certificates and keys are read again");
                 rotation.look(true);
@@ -70,7 +93,14 @@ pub fn run(config: &Config) -> Result<(), Failed> {
             Woken::Time => rotation.look_when_due(&mut next_look),
         }
         service.keep_house();
-    }
+        if stands_in && Instant::now() >= next_try {
+            if open_store(config).is_ok() {
+                log::warn!("record: it can be opened; what was kept in memory meanwhile is forgotten");
+                break Ended::Mended;
+            }
+            next_try = Instant::now() + RETRY;
+        }
+    };
 
     log::info!("stopping: what is in flight may take {:?}", config.limits.shutdown_grace);
     server.stop(config.limits.shutdown_grace);
@@ -80,7 +110,7 @@ pub fn run(config: &Config) -> Result<(), Failed> {
     store.flush().map_err(|e| failed(74, format!("the record could not be made durable: {e}")))?;
     drop(admin);
     log::info!("stopped");
-    Ok(())
+    Ok(ended)
 }
 
 /// What is bound, and not served yet.
@@ -125,27 +155,60 @@ fn allow_open_files(connections: usize) {
     }
 }
 
-fn open_store(config: &Config) -> Result<Arc<dyn Store>, Failed> {
+/// Opens the record, or what stands in for it; says which.
+fn open_or_stand_in(config: &Config) -> Result<(Arc<dyn Store>, bool), Failed> {
+    match open_store(config) {
+        Ok(store) => Ok((store, false)),
+        Err(Unopened { failed, by_the_disk: true }) => {
+            log::error!(
+                "{}; nothing that is recorded lasts, or can be served, until this ends (looked at every {RETRY:?})",
+                failed.message
+            );
+            Ok((Arc::new(MemoryStore::standing_in()), true))
+        }
+        Err(Unopened { failed, .. }) => Err(failed),
+    }
+}
+
+/// Why the record cannot be opened.
+struct Unopened {
+    failed: Failed,
+    by_the_disk: bool,
+}
+
+/// Whether a disk may say this that was good yesterday. What a mistyped path leads to is none of it.
+fn is_of_the_disk(e: &StoreError) -> bool {
+    use rustix::io::Errno;
+    let StoreError::Io { error, .. } = e else { return false };
+    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(
+        errno,
+        Some(Errno::IO | Errno::ROFS | Errno::NOSPC | Errno::DQUOT | Errno::NXIO | Errno::NODEV | Errno::STALE)
+    )
+}
+
+fn open_store(config: &Config) -> Result<Arc<dyn Store>, Unopened> {
     let flush_interval = config.limits.flush_interval;
-    let failed = |flag: &str, path: &Path, e: &StoreError| {
+    let unopened = |flag: &str, path: &Path, e: &StoreError| {
         let exit = if matches!(e, StoreError::Locked { .. }) { 69 } else { 73 };
-        failed(exit, format!("--{flag} {}: {e}", path.display()))
+        let failed = failed(exit, format!("--{flag} {}: {e}", path.display()));
+        Unopened { failed, by_the_disk: is_of_the_disk(e) }
     };
     Ok(match &config.store {
         StoreConfig::Memory => Arc::new(MemoryStore::new()),
         StoreConfig::File(root) => {
             let options = FileOptions { root: root.clone(), flush_interval };
-            Arc::new(FileStore::open(options).map_err(|e| failed("file-cache-path", root, &e))?)
+            Arc::new(FileStore::open(options).map_err(|e| unopened("file-cache-path", root, &e))?)
         }
         #[cfg(feature = "redb")]
         StoreConfig::Redb(path) => {
             let options = DatabaseOptions { path: path.clone(), flush_interval };
-            Arc::new(open_redb(&options).map_err(|e| failed("bolt-cache-file", path, &e))?)
+            Arc::new(open_redb(&options).map_err(|e| unopened("bolt-cache-file", path, &e))?)
         }
         #[cfg(feature = "fjall")]
         StoreConfig::Fjall(path) => {
             let options = DatabaseOptions { path: path.clone(), flush_interval };
-            Arc::new(open_fjall(&options).map_err(|e| failed("badger-cache-path", path, &e))?)
+            Arc::new(open_fjall(&options).map_err(|e| unopened("badger-cache-path", path, &e))?)
         }
     })
 }
@@ -157,14 +220,16 @@ fn open_upstream(config: &Config, clock: &Arc<Clock>) -> Result<Arc<Upstream>, F
     upstream.map(Arc::new).map_err(|e| failed(78, e.to_string()))
 }
 
-fn options(config: &Config) -> ServiceOptions {
+fn options(config: &Config, stands_in: bool) -> ServiceOptions {
+    let most = config.limits.cache_max_size;
+    let max_size = if stands_in && (most == 0 || most > STAND_IN) { STAND_IN } else { most };
     ServiceOptions {
         timeout: config.limits.timeout,
         slow_timeout: config.limits.slow_timeout,
         offline_grace: config.limits.offline_grace,
         review_ttl: config.limits.review_ttl,
         max_object_size: config.limits.max_object_size,
-        bounds: Bounds { max_size: config.limits.cache_max_size, max_age: config.limits.cache_max_age },
+        bounds: Bounds { max_size, max_age: config.limits.cache_max_age },
     }
 }
 

@@ -12,11 +12,43 @@ pub(super) enum What {
     Do(Command),
 }
 
+/// An engine that lasts. What this program was built without is refused where it is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Engine {
+    #[default]
+    File,
+    Redb,
+    Fjall,
+}
+
+impl Engine {
+    /// By the words of the daemon's `--cache-type`.
+    fn named(name: &str) -> Option<Engine> {
+        match name {
+            "file" => Some(Engine::File),
+            "redb" | "bolt" => Some(Engine::Redb),
+            "fjall" | "badger" => Some(Engine::Fjall),
+            _ => None,
+        }
+    }
+
+    /// The daemon's flag that says where the record is, its place below `--data-dir`, and its place without either.
+    pub(super) fn places(self) -> (&'static str, &'static str, &'static str) {
+        match self {
+            Engine::File => ("file-cache-path", "cache", "/data/lite-apiserver/cache"),
+            Engine::Redb => ("bolt-cache-file", "cache.redb", "/data/lite-apiserver/bolt/superedge.db"),
+            Engine::Fjall => ("badger-cache-path", "cache.fjall", "/data/lite-apiserver/badger"),
+        }
+    }
+}
+
 /// One subcommand with its flags.
 #[derive(Debug, Default)]
 pub(super) struct Command {
     pub(super) verb: &'static str,
-    /// Where the record is.
+    /// What keeps the record.
+    pub(super) engine: Engine,
+    /// Where it is: a folder, or redb's file.
     pub(super) root: PathBuf,
     /// What is named: ids, paths, or (for `ls`) the beginning of paths.
     pub(super) names: Vec<String>,
@@ -72,12 +104,17 @@ const VERBS: [(&str, &str, usize, usize, &str); 5] = [
 ];
 
 const FLAGS: &str = "\
-  --file-cache-path DIR  where the record is, as the daemon was told
-  --data-dir DIR         the daemon's --data-dir; the record is in DIR/cache. With neither: /data/lite-apiserver/cache if
-                         there is one, else $STATE_DIRECTORY/cache, /var/lib/lite-apiserver/cache for root,
-                         $XDG_STATE_HOME/lite-apiserver/cache, ~/.local/state/lite-apiserver/cache
+  --cache-type TYPE      file (the default), redb (or bolt), fjall (or badger), as the daemon was told
+  --file-cache-path DIR  where the record is, as the daemon was told; of redb --bolt-cache-file FILE, of fjall
+                         --badger-cache-path DIR, which say the type, too
+  --data-dir DIR         the daemon's --data-dir; the record is in DIR/cache (DIR/cache.redb, DIR/cache.fjall). With
+                         neither: below /data/lite-apiserver if there is one, else in $STATE_DIRECTORY, for root in
+                         /var/lib/lite-apiserver, in $XDG_STATE_HOME/lite-apiserver, ~/.local/state/lite-apiserver
   --json                 for programs
   -h, --help             this text
+
+A file record is looked into while the daemon runs. A database is the daemon's alone for as long as it runs, and looking
+is refused then (69): stop it first. Look as the daemon's user: opening fjall's database brings its files into order.
 ";
 
 const EXITS: &str = "\
@@ -113,7 +150,7 @@ pub(super) fn parse(
 ) -> Result<What, Failed> {
     let mut parser = lexopt::Parser::from_args(arguments);
     let mut command = Command::default();
-    let mut root = None;
+    let (mut engine, mut root, mut data) = (None, None, None);
     while let Some(argument) = parser.next().map_err(|e| usage(e.to_string()))? {
         let path = |parser: &mut lexopt::Parser| match parser.value() {
             Ok(value) if !value.is_empty() => Ok(PathBuf::from(value)),
@@ -126,8 +163,16 @@ pub(super) fn parse(
                 command.show_secrets = true;
             }
             lexopt::Arg::Long("all") if command.verb == "rm" => command.all = true,
-            lexopt::Arg::Long("file-cache-path") => root = Some(path(&mut parser)?),
-            lexopt::Arg::Long("data-dir") => root = Some(path(&mut parser)?.join("cache")),
+            lexopt::Arg::Long("cache-type") => {
+                let name = path(&mut parser)?;
+                let known = Engine::named(&name.to_string_lossy());
+                let unknown = || usage(format!("--cache-type {}: file, redb or fjall lasts", name.display()));
+                engine = Some(known.ok_or_else(unknown)?);
+            }
+            lexopt::Arg::Long("file-cache-path") => root = Some((Engine::File, path(&mut parser)?)),
+            lexopt::Arg::Long("bolt-cache-file") => root = Some((Engine::Redb, path(&mut parser)?)),
+            lexopt::Arg::Long("badger-cache-path") => root = Some((Engine::Fjall, path(&mut parser)?)),
+            lexopt::Arg::Long("data-dir") => data = Some(path(&mut parser)?),
             lexopt::Arg::Long("output") | lexopt::Arg::Short('o') if command.verb == "export" => {
                 command.output = Some(path(&mut parser)?);
             }
@@ -151,14 +196,25 @@ pub(super) fn parse(
     if !(*least..=*most).contains(&command.names.len()) {
         return Err(usage(format!("{verb} takes {}", if takes.is_empty() { "no names" } else { takes })));
     }
-    command.root = root.unwrap_or_else(|| default_root(environment));
+    (command.engine, command.root) = match (engine, root) {
+        (Some(engine), Some((of, _))) if engine != of => {
+            return Err(usage(format!("--{} is not where this --cache-type is", of.places().0)));
+        }
+        (_, Some(named)) => named,
+        (engine, None) => {
+            let engine = engine.unwrap_or_default();
+            let below = engine.places().1;
+            (engine, data.map_or_else(|| default_root(engine, environment), |data| data.join(below)))
+        }
+    };
     Ok(What::Do(command))
 }
 
 /// Where the daemon would keep it, if it is not told.
-fn default_root(environment: &dyn Fn(&str) -> Option<String>) -> PathBuf {
-    let by_flags = PathBuf::from("/data/lite-apiserver/cache");
-    if by_flags.is_dir() {
+fn default_root(engine: Engine, environment: &dyn Fn(&str) -> Option<String>) -> PathBuf {
+    let (_, below, by_flags) = engine.places();
+    let by_flags = PathBuf::from(by_flags);
+    if by_flags.exists() {
         return by_flags;
     }
     let state = || {
@@ -168,7 +224,7 @@ fn default_root(environment: &dyn Fn(&str) -> Option<String>) -> PathBuf {
     };
     let system = || rustix::process::geteuid().is_root().then(|| PathBuf::from("/var/lib/lite-apiserver"));
     let data = environment("STATE_DIRECTORY").map(PathBuf::from).or_else(system).or_else(state);
-    data.map_or(by_flags, |data| data.join("cache"))
+    data.map_or(by_flags, |data| data.join(below))
 }
 
 #[cfg(test)]
@@ -190,6 +246,8 @@ mod tests {
             ("rm x --all", "rm takes the ids of views, or --all"),
             ("ls --show-secrets", "invalid option '--show-secrets'"),
             ("ls --file-cache-path", "a flag lacks its value"),
+            ("ls --cache-type memory", "file, redb or fjall lasts"),
+            ("ls --cache-type fjall --bolt-cache-file f", "--bolt-cache-file is not where this --cache-type is"),
         ] {
             let error = read(line).map(drop).expect_err(line);
             assert_eq!((error.exit, error.message.contains(message)), (64, true), "{line}: {}", error.message);
@@ -205,5 +263,13 @@ mod tests {
         }
         let Ok(What::Do(command)) = read("export --data-dir /d --output f abcd --show-secrets") else { panic!() };
         assert_eq!((command.verb, command.root, command.output), ("export", "/d/cache".into(), Some("f".into())));
+        for (line, engine, root) in [
+            ("ls --cache-type badger --data-dir /d", Engine::Fjall, "/d/cache.fjall"),
+            ("ls --bolt-cache-file f", Engine::Redb, "f"),
+            ("ls --cache-type bolt --bolt-cache-file f", Engine::Redb, "f"),
+        ] {
+            let Ok(What::Do(command)) = read(line) else { panic!("{line}") };
+            assert_eq!((command.engine, command.root), (engine, root.into()), "{line}");
+        }
     }
 }

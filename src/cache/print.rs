@@ -3,7 +3,7 @@
 use super::{Look, Stop, age, described, id, is_secret};
 use crate::failed::{Failed, failed};
 use crate::record::{Encoding, Envelope};
-use crate::store::{Checked, Condition, FileStore, Kind, ObjectRef, Store, ViewInfo};
+use crate::store::{Checked, Condition, Kind, ObjectRef, Store, ViewInfo};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -85,11 +85,12 @@ pub(super) fn condition(condition: &Condition) -> (&'static str, Option<&'static
     }
 }
 
-/// What is damaged, and how many are not.
-pub(super) fn checked(files: &[Checked], root: &Path, out: &mut dyn Write) -> io::Result<()> {
+/// What is damaged, and how many are not; `what` they are: files, or the views of a database.
+pub(super) fn checked(files: &[Checked], what: &str, root: &Path, out: &mut dyn Write) -> io::Result<()> {
     for file in files {
         if let Condition::Damaged(why) = file.condition {
-            let path = file.path.strip_prefix(root).unwrap_or(&file.path).display();
+            let below = file.path.strip_prefix(root).ok().filter(|path| !path.as_os_str().is_empty());
+            let path = below.unwrap_or(&file.path).display();
             let whose = file.key.as_ref().map_or_else(String::new, |key| {
                 format!(" (scope {}, path {}, {})", key.scope.trim_start_matches('\0'), key.path, key.representation)
             });
@@ -101,7 +102,7 @@ pub(super) fn checked(files: &[Checked], root: &Path, out: &mut dyn Write) -> io
     writeln!(
         out,
         "{} read, {bytes} bytes: {} whole, {} replaced, {} empty, {} set aside before, {} damaged",
-        count(files.len(), "file"),
+        count(files.len(), what),
         of("whole"),
         of("replaced"),
         of("empty"),
@@ -141,7 +142,7 @@ fn embedded(bytes: &[u8]) -> (&'static str, Value) {
 
 impl Look<'_> {
     /// One view with its objects.
-    pub(super) fn show(&mut self, store: &FileStore, info: &ViewInfo) -> Result<(), Stop> {
+    pub(super) fn show(&mut self, store: &dyn Store, info: &ViewInfo) -> Result<(), Stop> {
         let hidden = is_secret(&info.key) && !self.show_secrets;
         let mut objects: Vec<Value> = Vec::new();
         if !self.json {
@@ -204,7 +205,7 @@ impl Look<'_> {
     }
 
     /// One view as a list.
-    pub(super) fn export(&mut self, store: &FileStore, info: &ViewInfo, to: Option<&Path>) -> Result<(), Stop> {
+    pub(super) fn export(&mut self, store: &dyn Store, info: &ViewInfo, to: Option<&Path>) -> Result<(), Stop> {
         if is_secret(&info.key) && !self.show_secrets {
             return Err(failed(64, format!("{} may hold secrets; export it with --show-secrets", info.key.path)).into());
         }
@@ -230,7 +231,7 @@ fn gone(info: &ViewInfo) -> Failed {
     failed(66, format!("{} has gone, or cannot be read; `cache verify` says what is damaged", id(&info.key)))
 }
 
-fn write_list(store: &FileStore, info: &ViewInfo, out: &mut dyn Write) -> Result<(), Stop> {
+fn write_list(store: &dyn Store, info: &ViewInfo, out: &mut dyn Write) -> Result<(), Stop> {
     if info.kind == Kind::Document {
         let mut document = store.document(&info.key)?.ok_or_else(|| gone(info))?;
         let mut body = Vec::new();

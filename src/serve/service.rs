@@ -456,6 +456,12 @@ impl Service {
             ("lite_apiserver_record_syncs_total", "counter", "Times that the record was made durable.", stats.fsyncs),
             ("lite_apiserver_record_errors_total", "counter", "File operations that failed.", stats.errors),
             (
+                "lite_apiserver_record_failing",
+                "gauge",
+                "1 while the record cannot be written, as far as is known, else 0.",
+                u64::from(stats.failing),
+            ),
+            (
                 "lite_apiserver_record_damaged_total",
                 "counter",
                 "Files set aside because they were damaged.",

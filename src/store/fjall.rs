@@ -20,9 +20,10 @@
 use std::fs;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use fjall::{Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Readable, Snapshot};
 
@@ -40,18 +41,34 @@ const CACHE: u64 = 1 << 20;
 /// Fails with [`StoreError::Locked`] if another process has it open, and with [`StoreError::Io`] if it cannot be made,
 /// read or written.
 pub fn open(options: &DatabaseOptions) -> Result<RowStore, StoreError> {
+    open_or_look(options, false)
+}
+
+/// Opens a database that is there to look at it. It is opened as for use, which brings its files into order, but one that
+/// is damaged is left as it is.
+///
+/// Fails with [`StoreError::Locked`] while a daemon has it open, since fjall knows no reading beside a writer, and with
+/// [`StoreError::Io`] (`InvalidData`) if it is damaged.
+pub fn look(dir: &Path) -> Result<RowStore, StoreError> {
+    open_or_look(&DatabaseOptions { path: dir.to_owned(), flush_interval: Duration::from_secs(1) }, true)
+}
+
+fn open_or_look(options: &DatabaseOptions, looks: bool) -> Result<RowStore, StoreError> {
     let dir = &options.path;
     let failed = |doing, error| StoreError::Io { doing, path: dir.clone(), error };
     make_dirs(&OsDisk, dir).map_err(|error| failed("create", error))?;
     let make = || {
-        let database = FjallDatabase { dir: dir.clone(), numbers: Numbers::default(), open: Mutex::default() };
+        let database = FjallDatabase { dir: dir.clone(), looks, numbers: Numbers::default(), open: Mutex::default() };
         let damaged = database.reopen()?;
         Ok((Box::new(database) as Box<dyn Database>, damaged))
     };
-    RowStore::open(options, &OsDisk, &dir.join("lock"), make, |why| set_aside(dir, why))
+    RowStore::open(options, &OsDisk, &dir.join("lock"), make, |why| set_aside(dir, looks, why))
 }
 
-fn set_aside(dir: &std::path::Path, why: &io::Error) -> io::Result<()> {
+fn set_aside(dir: &Path, looks: bool, why: &io::Error) -> io::Result<()> {
+    if looks {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{why}; the daemon will set it aside")));
+    }
     let (from, to) = (dir.join("db"), dir.join("damaged"));
     match fs::remove_dir_all(&to) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -63,6 +80,8 @@ fn set_aside(dir: &std::path::Path, why: &io::Error) -> io::Result<()> {
 
 struct FjallDatabase {
     dir: PathBuf,
+    /// Whether it is not to be set aside.
+    looks: bool,
     numbers: Numbers,
     /// `None` only after it could not be opened again.
     open: Mutex<Option<Open>>,
@@ -123,7 +142,7 @@ impl Database for FjallDatabase {
         loop {
             match self.attempt() {
                 Err(error) if error.kind() == io::ErrorKind::InvalidData && damaged == 0 => {
-                    set_aside(&self.dir, &error)?;
+                    set_aside(&self.dir, self.looks, &error)?;
                     damaged = 1;
                 }
                 Err(error) => return Err(error),

@@ -20,6 +20,7 @@ type Bytes = Arc<[u8]>;
 #[derive(Default)]
 pub struct MemoryStore {
     shared: Arc<Shared>,
+    stands_in: bool,
 }
 
 #[derive(Default)]
@@ -98,6 +99,12 @@ impl MemoryStore {
     /// An empty store.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty store in the place of one that cannot be opened: it says that it is failing, for what it holds does not
+    /// last.
+    pub fn standing_in() -> Self {
+        Self { stands_in: true, ..Self::default() }
     }
 
     fn find(&self, key: &ViewKey) -> Option<Arc<View>> {
@@ -239,6 +246,7 @@ impl Store for MemoryStore {
             views: views.len(),
             objects: views.iter().map(|view| view.objects).sum(),
             bytes: views.iter().map(|view| view.bytes).sum(),
+            failing: self.stands_in,
             ..Stats::default()
         }
     }

@@ -31,6 +31,8 @@ mod fjall;
 mod index;
 mod memory;
 #[cfg(feature = "redb")]
+mod overlay;
+#[cfg(feature = "redb")]
 mod redb;
 #[cfg(any(feature = "redb", feature = "fjall"))]
 mod rows;
@@ -43,10 +45,10 @@ pub use bounds::{Bounded, Bounds, Dropped};
 pub use disk::{Disk, DiskFile, OsDisk};
 pub use file::{Checked, Condition, FileOptions, FileStore, verify};
 #[cfg(feature = "fjall")]
-pub use fjall::open as open_fjall;
+pub use fjall::{look as look_into_fjall, open as open_fjall};
 pub use memory::MemoryStore;
 #[cfg(feature = "redb")]
-pub use redb::open as open_redb;
+pub use redb::{look as look_into_redb, open as open_redb};
 #[cfg(any(feature = "redb", feature = "fjall"))]
 pub use rows::{DatabaseOptions, RowStore};
 
@@ -237,6 +239,9 @@ pub struct Stats {
     pub damaged: u64,
     /// File operations that failed since the store was opened.
     pub errors: u64,
+    /// Whether the store is in trouble now: something has failed, and it has not been seen since that it can be written
+    /// again. Never so in memory, but where that stands in for a disk ([`MemoryStore::standing_in`]).
+    pub failing: bool,
     /// `fsync` and `fdatasync` calls since the store was opened.
     pub fsyncs: u64,
     /// Files written anew to be rid of garbage since the store was opened.

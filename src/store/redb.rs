@@ -23,10 +23,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use redb::{Durability, ReadOnlyTable, ReadableDatabase, StorageBackend, TableDefinition};
 
 use super::disk::{Disk, DiskFile, OsDisk, make_dirs};
+use super::overlay::Overlay;
 use super::rows::{Costs, Database, DatabaseOptions, Moment, Pen, RowStore, VisitRow};
 use super::{StoreError, lock};
 
@@ -40,6 +42,16 @@ const CACHE: usize = 2 << 20;
 /// read or written.
 pub fn open(options: &DatabaseOptions) -> Result<RowStore, StoreError> {
     open_on(&(Arc::new(OsDisk) as Arc<dyn Disk>), options)
+}
+
+/// Opens a database that is there to look at it: the file is not changed, and what is written to the store is seen by it
+/// alone. It is read whole.
+///
+/// Fails with [`StoreError::Locked`] while a daemon has it open: its pages are filled again while they are read, and
+/// what redb would follow leads nowhere then. Fails with [`StoreError::Io`] (`InvalidData`) if it is damaged.
+pub fn look(path: &Path) -> Result<RowStore, StoreError> {
+    let options = DatabaseOptions { path: path.to_owned(), flush_interval: Duration::from_secs(1) };
+    open_on(&(Arc::new(Overlay) as Arc<dyn Disk>), &options)
 }
 
 /// Opens the store on any disk.

@@ -8,7 +8,8 @@
 //! They are asked in turn, slice by slice, so that what else the machine does hits both; what is told is the median over
 //! the slices. Then what the record costs and how fast it answers ([`record`]), in JSON and in protobuf. `--quick` takes
 //! shorter slices; any other argument is a part of the name of what is to be asked for, or of `record`, `JSON`,
-//! `protobuf` or `engines` (each engine of the record with the same list, and without nginx; or the name of one). A low ratio is a finding, not a failure; a wrong answer is a failure.
+//! `protobuf` or `engines` (each engine of the record with the same list, and without nginx; or the name of one), or of `wear` (hours of a node's
+//! life by engine, compressed in time). A low ratio is a finding, not a failure; a wrong answer is a failure.
 
 #![allow(clippy::print_stdout, clippy::cast_precision_loss, reason = "the table is what this is for")]
 #![allow(unreachable_pub, reason = "modules of one program")]
@@ -23,6 +24,7 @@ mod objects;
 mod pods;
 mod processes;
 mod record;
+mod wear;
 
 use load::{Answered, Clients};
 use nginx::{Buffering, Nginx};
@@ -57,6 +59,13 @@ const QUICK: Pace = Pace { slices: 3, slice: Duration::from_millis(230), rest: D
 fn main() -> ExitCode {
     let pace = if std::env::args().any(|a| a == "--quick") { QUICK } else { FULL };
     let wanted = std::env::args().skip(1).find(|a| !a.starts_with("--")).unwrap_or_default();
+    if wanted == "wear" {
+        if let Err(e) = wear::measure(&wanted) {
+            eprintln!("broken: {e}");
+            return ExitCode::FAILURE;
+        }
+        return ExitCode::SUCCESS;
+    }
     let Some(program) = nginx::find() else {
         eprintln!("nginx is not there: apt-get install nginx-light");
         return ExitCode::FAILURE;
@@ -65,7 +74,8 @@ fn main() -> ExitCode {
     let forwards = wanted.is_empty() || objects::questions().iter().any(|q| q.name.contains(&wanted));
     let forwarding = if forwards { measure(&program, pace, &wanted) } else { Ok(()) };
     let recorded = forwarding.and_then(|()| record::measure(&program, pace, &wanted));
-    if let Err(e) = recorded.and_then(|()| record::compare(pace, &wanted)) {
+    let compared = recorded.and_then(|()| record::compare(pace, &wanted));
+    if let Err(e) = compared.and_then(|()| wear::measure(&wanted)) {
         eprintln!("broken: {e}");
         return ExitCode::FAILURE;
     }

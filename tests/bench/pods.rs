@@ -1,6 +1,8 @@
 //! Pods as a cluster has them, of about 5 KB, no two alike; as kube-apiserver writes them in JSON and in protobuf. And
 //! configmaps of 3 KB, for watch events.
 
+use crate::support::protobuf::{self, message, put, unknown, varint};
+
 /// How an upstream writes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Encoding {
@@ -73,9 +75,7 @@ pub fn event(encoding: Encoding, name: &str, version: u64, size: usize) -> (Vec<
                 message(&[(1, &meta), (2, &data)])
             };
             let object = object(&filling(object("").len() + 2));
-            let raw = unknown("v1", "ConfigMap", &object);
-            let event = message(&[(1, b"MODIFIED"), (2, &message(&[(1, &raw)]))]);
-            ([(event.len() as u32).to_be_bytes().as_slice(), &event].concat(), object.len())
+            (protobuf::event("MODIFIED", &unknown("v1", "ConfigMap", &object)), object.len())
         }
     }
 }
@@ -240,33 +240,4 @@ fn protobuf(number: u64, round: u64) -> Vec<u8> {
         (9, b"Burstable"),
     ]));
     message(&[(1, &meta), (2, &spec), (3, &status)])
-}
-
-/// `runtime.Unknown`, as design.md has it.
-fn unknown(api_version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
-    let type_meta = message(&[(1, api_version.as_bytes()), (2, kind.as_bytes())]);
-    [b"k8s\0", message(&[(1, &type_meta), (2, raw), (3, b""), (4, b"")]).as_slice()].concat()
-}
-
-/// A message of fields that are text, bytes or messages.
-fn message(fields: &[(u64, &[u8])]) -> Vec<u8> {
-    let mut out = Vec::new();
-    fields.iter().for_each(|(number, content)| put(*number, content, &mut out));
-    out
-}
-
-fn put(number: u64, content: &[u8], out: &mut Vec<u8>) {
-    out.extend(varint(number << 3 | 2));
-    out.extend(varint(content.len() as u64));
-    out.extend_from_slice(content);
-}
-
-fn varint(mut value: u64) -> Vec<u8> {
-    let mut out = Vec::new();
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-    out
 }

@@ -22,6 +22,7 @@ mod kubectl;
 mod lab;
 mod leaks;
 mod reads;
+mod record;
 mod reflector;
 mod refusals;
 mod scene;
@@ -94,7 +95,9 @@ fn an_outage_as_kubectl_sees_it() {
     ends_cleanly(on_the_node);
 
     figures.print();
+    record::looked_into(&scene);
     scene.proxy.kill();
+    record::removed(&scene);
     held.join();
 }
 

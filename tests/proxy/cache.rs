@@ -71,7 +71,8 @@ fn a_record_is_looked_into_while_the_daemon_writes_it_and_changed_only_when_it_d
     // Whoever holds it keeps it.
     let refused = cache(&scene.proxy, &format!("rm {id}"));
     assert_eq!(said(&refused).0, 69);
-    assert!(said(&refused).1.contains("that is the daemon: stop it"), "{}", said(&refused).1);
+    let holder = format!("that is the daemon (process {}, lite-apiserver): stop it", scene.proxy.pid());
+    assert!(said(&refused).1.contains(&holder), "{}", said(&refused).1);
     assert_eq!(cache(&scene.proxy, "verify").status.code(), Some(0));
     assert_eq!(scene.proxy.metric("lite_apiserver_record_damaged_total"), 0);
     assert_eq!(scene.proxy.metric("lite_apiserver_record_errors_total"), 0, "the daemon was not disturbed");
@@ -145,4 +146,79 @@ fn damage_is_found_and_named_and_nothing_is_changed_by_looking() {
         Command::new(PROGRAM).args(["cache", "ls", "--file-cache-path", "/nowhere"]).output().expect("it runs");
     assert_eq!(said(&nowhere).0, 66);
     assert!(said(&nowhere).1.contains("/nowhere: there is no record to be read"), "{}", said(&nowhere).1);
+}
+
+#[cfg(feature = "redb")]
+#[test]
+fn a_redb_record_is_looked_into_when_the_daemon_is_down() {
+    let folder = TempDir::new();
+    let file = folder.path().join("record.db");
+    let mut scene = a_database_is_its_daemons_alone("redb", "bolt-cache-file", &file);
+    // As a power cut leaves it, and it stays so.
+    scene.proxy.get(MAPS);
+    scene.proxy.get("/version");
+    eventually("both are recorded", || scene.proxy.metric("lite_apiserver_record_views") == 2);
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    scene.proxy.kill();
+    let flags = ["--cache-type", "redb", "--bolt-cache-file", file.to_str().expect("text")];
+    let before = std::fs::read(&file).expect("the record");
+    assert!(text(&cache_of(&flags, "ls")).contains(MAPS));
+    assert!(text(&cache_of(&flags, "verify")).contains(" 2 whole"));
+    assert_eq!(cache_of(&flags, &format!("export {MAPS}")).status.code(), Some(0));
+    assert!(std::fs::read(&file).expect("the record") == before, "nothing is changed by looking");
+    let mut bytes = before;
+    let places: Vec<usize> = (0..bytes.len() - 6).filter(|at| bytes[*at..].starts_with(b"colour")).collect();
+    places.iter().for_each(|at| bytes[*at] ^= 1);
+    std::fs::write(&file, &bytes).expect("written");
+    let verified = cache_of(&flags, "verify");
+    assert_eq!(said(&verified).0, 65);
+    assert!(said(&verified).1.contains("the daemon will set it aside"), "{}", said(&verified).1);
+    assert!(std::fs::read(&file).expect("the record") == bytes, "nor is what is damaged");
+}
+
+#[cfg(feature = "fjall")]
+#[test]
+fn a_fjall_record_is_looked_into_when_the_daemon_is_down() {
+    let folder = TempDir::new();
+    a_database_is_its_daemons_alone("fjall", "badger-cache-path", &folder.path().join("record"));
+}
+
+#[cfg(any(feature = "redb", feature = "fjall"))]
+fn cache_of(flags: &[&str], line: &str) -> Output {
+    Command::new(PROGRAM).arg("cache").args(line.split_whitespace()).args(flags).output().expect("it runs")
+}
+
+/// What there is to be told of both; the link is up again at the end.
+#[cfg(any(feature = "redb", feature = "fjall"))]
+fn a_database_is_its_daemons_alone(engine: &str, flag: &str, at: &std::path::Path) -> Scene {
+    let (kind, place) = (format!("--cache-type={engine}"), format!("--{flag}={}", at.display()));
+    let flags = [kind.as_str(), place.as_str()];
+    let (mut scene, _cluster) = Scene::with_cluster(&flags);
+    let there = cache_of(&[&kind, &format!("{place}x")], "ls");
+    assert_eq!(said(&there).0, 66, "{}", said(&there).1);
+    scene.proxy.get(MAPS);
+    scene.proxy.get("/version");
+    eventually("both are recorded", || scene.proxy.metric("lite_apiserver_record_views") == 2);
+    for line in ["ls", "show /version", "verify", "rm --all"] {
+        let refused = cache_of(&flags, line);
+        let holder = format!("that is the daemon (process {}, lite-apiserver): stop it", scene.proxy.pid());
+        assert!(said(&refused).0 == 69 && said(&refused).1.contains(&holder), "{line}: {refused:?}");
+    }
+    let listed = scene.proxy.get(MAPS).json();
+    scene.proxy.terminate();
+    let table = text(&cache_of(&flags, "ls"));
+    assert!(table.lines().any(|l| l.ends_with(MAPS)) && table.contains("2 views"), "{table}");
+    let shown = text(&cache_of(&flags, &format!("show {MAPS}")));
+    assert!(shown.contains("--- shop/two") && shown.contains("\"colour\": \"two\""), "{shown}");
+    let exported = cache_of(&flags, &format!("export {MAPS}"));
+    assert_eq!(serde_json::from_slice::<Value>(&exported.stdout).expect("a list"), listed);
+    let verified = cache_of(&flags, "verify");
+    assert!(verified.status.success() && text(&verified).contains(" 2 whole"), "{verified:?}");
+    assert_eq!(text(&cache_of(&flags, "rm /version")), "1 view removed\n");
+    scene.upstream.cut();
+    scene.proxy.boot();
+    assert_eq!(scene.proxy.get("/version").status(), 503, "nothing is known of it any more");
+    assert_eq!(scene.proxy.get(MAPS).json(), listed);
+    scene.heal();
+    scene
 }

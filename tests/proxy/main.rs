@@ -10,6 +10,7 @@ mod bounds;
 mod cache;
 mod collections;
 mod identity;
+mod kills;
 mod loris;
 #[cfg(feature = "as-root")]
 mod names;

@@ -1,23 +1,13 @@
 //! Kubernetes' protobuf, which kubelet and kube-proxy speak: recorded, kept current by a watch, and given back byte for byte.
 
+use crate::support::protobuf::{event, message, unknown};
 use crate::support::proxy::NODE;
 use crate::{MAPS, Scene};
 
 const PROTOBUF: &str = "Accept: application/vnd.kubernetes.protobuf";
 
-/// A message of fields that are text, bytes or messages, each shorter than 128 bytes.
-fn message(fields: &[(u8, &[u8])]) -> Vec<u8> {
-    let field = |(number, content): &(u8, &[u8])| {
-        assert!(content.len() < 128, "a length of one byte");
-        [&[number << 3 | 2, content.len() as u8], *content].concat()
-    };
-    fields.iter().flat_map(field).collect()
-}
-
-/// A body: the message, and what type it is.
 fn body(kind: &str, raw: &[u8]) -> Vec<u8> {
-    let type_meta = message(&[(1, b"v1"), (2, kind.as_bytes())]);
-    [b"k8s\0", message(&[(1, &type_meta), (2, raw), (3, b""), (4, b"")]).as_slice()].concat()
+    unknown("v1", kind, raw)
 }
 
 fn map(version: &str, name: &str) -> Vec<u8> {
@@ -32,8 +22,7 @@ fn list(version: &str, maps: &[Vec<u8>]) -> Vec<u8> {
 }
 
 fn frame(kind: &str, object: &[u8]) -> Vec<u8> {
-    let event = message(&[(1, kind.as_bytes()), (2, &message(&[(1, &body("ConfigMap", object))]))]);
-    [(event.len() as u32).to_be_bytes().as_slice(), &event].concat()
+    event(kind, &body("ConfigMap", object))
 }
 
 fn bookmark(version: &str) -> Vec<u8> {

@@ -56,6 +56,7 @@ fn a_full_disk_and_a_read_only_one_stop_the_recording_and_nothing_else() {
         assert_eq!(scene.proxy.get(widgets).json()["items"][0]["data"]["padding"], json!(padding));
     }
     eventually("it is counted", || scene.proxy.metric("lite_apiserver_record_errors_total") > 0);
+    assert_eq!(scene.proxy.metric("lite_apiserver_record_failing"), 1);
     let said = warnings(&scene.proxy);
     assert!((1..=5).contains(&said), "{said} warnings");
     for _ in 0..20 {
@@ -70,6 +71,7 @@ fn a_full_disk_and_a_read_only_one_stop_the_recording_and_nothing_else() {
         scene.proxy.metric("lite_apiserver_record_views") == 2
     });
     eventually("it says so", || scene.proxy.log().contains("can be written again"));
+    assert_eq!(scene.proxy.metric("lite_apiserver_record_failing"), 0);
 
     // The disk turns read-only, as one does that has failed: what is on it is served, what comes passes.
     scene.proxy.terminate();
@@ -89,6 +91,32 @@ fn a_full_disk_and_a_read_only_one_stop_the_recording_and_nothing_else() {
         std::thread::sleep(std::time::Duration::from_millis(300));
         scene.proxy.log().matches("can be written again").count() == 2
     });
+    assert_eq!(scene.proxy.metric("lite_apiserver_record_failing"), 0);
     scene.cut();
     assert_eq!(scene.proxy.get(MAPS).json()["items"].as_array().map(Vec::len), Some(3));
+}
+
+#[test]
+fn a_disk_that_cannot_be_used_at_the_start_does_not_keep_the_node_from_its_cluster() {
+    let folder = TempDir::new();
+    let disk = SmallDisk::new(&folder.path().join("disk"), "1m");
+    disk.mount(&["-o", "remount,ro"]);
+    let cache = disk.0.join("cache");
+    let (mut scene, _cluster) = Scene::with_cluster(&[&format!("--file-cache-path={}", cache.display())]);
+    let first = scene.proxy.get(MAPS).json();
+    assert_eq!(scene.proxy.metric("lite_apiserver_record_failing"), 1);
+    assert!(scene.proxy.log().contains("nothing that is recorded lasts"), "{}", scene.proxy.log());
+    // It stands in for an outage, too.
+    scene.cut();
+    assert_eq!(scene.proxy.get(MAPS).json(), first);
+    scene.heal();
+    // The disk is mended, and nothing has to be restarted.
+    disk.mount(&["-o", "remount,rw"]);
+    eventually("the record is there", || scene.proxy.try_metric("lite_apiserver_record_failing") == Some(0));
+    scene.proxy.get(MAPS);
+    eventually("the list is recorded", || scene.proxy.metric("lite_apiserver_record_views") == 1);
+    scene.proxy.terminate();
+    scene.upstream.cut();
+    scene.proxy.boot();
+    assert_eq!(scene.proxy.get(MAPS).json(), first);
 }

@@ -4,8 +4,10 @@
 
 pub mod abuse;
 pub mod apiserver;
+pub mod churn;
 pub mod client;
 pub mod pki;
+pub mod protobuf;
 pub mod proxy;
 pub mod upstream;
 

@@ -86,13 +86,18 @@ impl Proxy {
         self.flags.extend(extra.iter().map(|e| (*e).to_owned()));
     }
 
-    /// Starts it, again with the same files, and waits until it serves.
-    pub fn boot(&mut self) {
+    /// Starts it, again with the same files.
+    pub fn spawn(&mut self) {
         let log = File::options().create(true).append(true).open(self.log_file()).expect("a log");
         let mut command = Command::new(&self.program[0]);
         command.args(&self.program[1..]);
         command.args(&self.flags).stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
         self.child = Some(command.spawn().expect("the proxy starts"));
+    }
+
+    /// Starts it, again with the same files, and waits until it serves.
+    pub fn boot(&mut self) {
+        self.spawn();
         let start = Instant::now();
         // Its sockets are there before it serves, and before it is who it is to be; the admin endpoint answers last.
         while !self.try_page("/healthz").is_ok_and(|page| page.contains(" 200 ")) {
@@ -163,9 +168,14 @@ impl Proxy {
 
     /// The sum of a metric's samples.
     pub fn metric(&self, name: &str) -> u64 {
-        let page = self.page("/metrics");
+        self.try_metric(name).expect("the admin endpoint")
+    }
+
+    /// The same; `None` where nobody answers.
+    pub fn try_metric(&self, name: &str) -> Option<u64> {
+        let page = self.try_page("/metrics").ok().filter(|page| page.contains(" 200 "))?;
         let samples = page.lines().filter(|l| l.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])));
-        samples.filter_map(|l| l.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+        Some(samples.filter_map(|l| l.rsplit(' ').next()?.parse::<u64>().ok()).sum())
     }
 
     /// The most memory that it ever had resident, in bytes.

@@ -209,7 +209,11 @@ impl Folder {
                 }
                 Err(error) => return Err(shared.failed("open", &file_path, error)),
             };
-            match scan::header(&*file) {
+            let again = |error| {
+                shared.failed("read", &file_path, error);
+                scan::header(&*file)
+            };
+            match scan::header(&*file).or_else(again) {
                 Ok(Ok((header, length, _)))
                     if header.seq == seq
                         && (header.key.scope.as_str(), header.key.path.as_str()) == (scope, path)

@@ -17,7 +17,7 @@ use super::scan::{self, Scan};
 use super::{FileOptions, FileStore, layout};
 
 /// The operating system's files, to be read only.
-struct Unchanged;
+pub(in crate::store) struct Unchanged;
 
 fn refused<T>() -> io::Result<T> {
     Err(io::ErrorKind::ReadOnlyFilesystem.into())

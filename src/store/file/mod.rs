@@ -93,6 +93,8 @@ pub(super) mod trouble;
 
 use document::FileDocument;
 use folders::Folders;
+#[cfg(feature = "redb")]
+pub(super) use looking::Unchanged;
 pub use looking::{Checked, Condition, verify};
 use reading::{BodyReader, snapshot};
 use scan::Content;
@@ -311,6 +313,7 @@ impl Store for FileStore {
             bytes_written: load(&numbers.bytes_written),
             damaged: load(&numbers.damaged),
             errors: load(&numbers.errors),
+            failing: self.inner.shared.is_failing(),
             fsyncs: load(&numbers.fsyncs),
             compactions: load(&numbers.compactions),
         }

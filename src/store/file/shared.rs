@@ -121,6 +121,11 @@ impl Shared {
         error
     }
 
+    /// Whether there is trouble that is not known to be over.
+    pub(super) fn is_failing(&self) -> bool {
+        lock(&self.trouble).is_some() || lock(&self.waiting).retry.is_some()
+    }
+
     /// Says that the trouble is over, if there was one and it is.
     fn end_trouble(&self) {
         if lock(&self.waiting).retry.is_some() {

@@ -14,7 +14,7 @@ use super::super::contract::{
 };
 use super::super::lock;
 use super::super::{Change, Committed, DocumentHead, Store, StoreError, ViewKey};
-use super::trouble::troubled;
+use super::trouble::{stumbling, troubled};
 use super::{FileOptions, FileStore, layout};
 
 /// The files of a store that hold views.
@@ -316,6 +316,27 @@ fn garbage_of_every_kind_does_not_stop_the_store_from_opening() {
     // Not ours, a directory, another version; what was never written whole is no damage.
     assert_eq!(store.stats().damaged, 3);
     assert!(root.join("README").exists() && folder.join("core").exists());
+}
+
+#[test]
+fn a_file_is_not_set_aside_because_the_disk_stumbled_once() {
+    let dir = TempDir::new();
+    let root = dir.path().join("store");
+    let pods = key("/api/v1/pods");
+    {
+        let store = open_file_store(&root);
+        list(&store, &pods, 10, &[("a", 1), ("b", 2)]);
+        store.flush().unwrap();
+    }
+    // Its head, its end and the whole of it are read.
+    let noticed = (0..12).filter(|before| {
+        let store = stumbling(&root, *before, 1);
+        let found = store.collection(&pods).unwrap().map(|collection| collection.len());
+        let stats = store.stats();
+        assert_eq!((found, stats.damaged, stats.failing), (Some(2), 0, stats.errors > 0), "after {before} reads");
+        stats.errors > 0
+    });
+    assert!(noticed.count() > 2);
 }
 
 #[test]

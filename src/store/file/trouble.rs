@@ -15,11 +15,14 @@ struct Trouble {
     /// How many writes succeed before one fails half-way; negative: all.
     writes: Arc<AtomicI64>,
     syncs: Arc<AtomicI64>,
+    /// How many reads succeed before some fail, and how many do then.
+    reads: Arc<(AtomicI64, AtomicI64)>,
     open: Arc<AtomicUsize>,
 }
 
 struct TroubledFile {
     file: Arc<dyn DiskFile>,
+    reads: Arc<(AtomicI64, AtomicI64)>,
     writes: Arc<AtomicI64>,
     syncs: Arc<AtomicI64>,
     open: Arc<AtomicUsize>,
@@ -33,7 +36,7 @@ impl Trouble {
     fn wrap(&self, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
         self.open.fetch_add(1, Ordering::SeqCst);
         let (writes, syncs, open) = (self.writes.clone(), self.syncs.clone(), self.open.clone());
-        Arc::new(TroubledFile { file, writes, syncs, open })
+        Arc::new(TroubledFile { file, reads: self.reads.clone(), writes, syncs, open })
     }
 }
 
@@ -75,6 +78,10 @@ impl Disk for Trouble {
 
 impl DiskFile for TroubledFile {
     fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<usize> {
+        let (before, failing) = &*self.reads;
+        if before.fetch_sub(1, Ordering::SeqCst) <= 0 && failing.fetch_sub(1, Ordering::SeqCst) > 0 {
+            return Err(io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error()));
+        }
         self.file.read_at(out, offset)
     }
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
@@ -104,6 +111,14 @@ pub(in crate::store) fn disk() -> (Arc<dyn Disk>, Arc<AtomicI64>, Arc<AtomicI64>
     let disk = Trouble { writes: Arc::new((-1).into()), syncs: Arc::new((-1).into()), ..Trouble::default() };
     let (writes, syncs) = (disk.writes.clone(), disk.syncs.clone());
     (Arc::new(disk), writes, syncs)
+}
+
+/// Opens a store on a disk of which, once so many reads have succeeded, so many fail.
+pub(super) fn stumbling(root: &Path, before: i64, failing: i64) -> FileStore {
+    let (writes, syncs) = (Arc::new((-1).into()), Arc::new((-1).into()));
+    let reads = Arc::new((before.into(), failing.into()));
+    let options = FileOptions { root: root.to_owned(), flush_interval: Duration::from_secs(3600) };
+    FileStore::open_on(Arc::new(Trouble { writes, syncs, reads, ..Trouble::default() }), options).unwrap()
 }
 
 /// Opens a store on such a disk; with it come the counts of writes and of syncs until one fails, and of open files.

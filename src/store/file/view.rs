@@ -167,7 +167,12 @@ impl View {
             };
             let path = self.path(seq);
             let file = shared.open_file(self.id, seq, &path)?;
-            match scan::scan(&*file) {
+            // Once more where it cannot be read: a disk that has stumbled need not have lost anything.
+            let again = |error| {
+                shared.failed("read", &path, error);
+                scan::scan(&*file)
+            };
+            match scan::scan(&*file).or_else(again) {
                 Ok(Scan::Committed(found)) if found.header.key == self.key && found.header.seq == seq => {
                     self.adopt(writer, *found);
                 }

@@ -18,6 +18,8 @@ const IDLE_CHECK: Duration = Duration::from_secs(60);
 const IDLE: Duration = Duration::from_secs(600);
 /// How long a database that failed waits to be opened again.
 const RETRY: Duration = Duration::from_secs(10);
+/// Trouble is over when nothing has failed for so long: a full disk lets a database be opened again, and no more.
+const QUIET: Duration = Duration::from_secs(5);
 /// How many rows are deleted in one transaction when a database is swept.
 const SWEEP: usize = 4096;
 
@@ -37,6 +39,8 @@ pub(super) struct Shared {
     broken: AtomicBool,
     damaged: AtomicU64,
     errors: AtomicU64,
+    /// When something failed last.
+    failed: Mutex<Option<Instant>>,
     /// Kinds of failures that have been logged.
     told: Mutex<HashSet<(&'static str, io::ErrorKind)>>,
     /// Released when the last user of the database is gone.
@@ -88,6 +92,7 @@ impl Shared {
             broken: AtomicBool::new(false),
             damaged: AtomicU64::new(damaged + lost),
             errors: AtomicU64::new(0),
+            failed: Mutex::default(),
             told: Mutex::default(),
             _lock: lock,
         })
@@ -126,6 +131,7 @@ impl Shared {
     /// Counts a failure, and logs it if it is the first of its kind since the last time that all was well.
     pub(super) fn failed(&self, doing: &'static str, error: io::Error) -> StoreError {
         self.errors.fetch_add(1, Ordering::Relaxed);
+        *lock(&self.failed) = Some(Instant::now());
         let first = lock(&self.told).insert((doing, error.kind()));
         let error = StoreError::Io { doing, path: self.path.clone(), error };
         if first {
@@ -302,6 +308,7 @@ impl Shared {
             bytes_written: costs.bytes_written,
             damaged: self.damaged.load(Ordering::Relaxed),
             errors: self.errors.load(Ordering::Relaxed),
+            failing: self.broken.load(Ordering::Relaxed) || lock(&self.failed).is_some_and(|at| at.elapsed() < QUIET),
             fsyncs: costs.fsyncs,
             compactions: costs.compactions,
         }
