@@ -71,15 +71,25 @@ pub(super) fn fetch<'a>(
             only_fresh = true;
             continue;
         }
-        if let Some(event) = event {
-            let reason = match &failure {
-                FetchError::Unreachable(why) | FetchError::Broken(why) => why.clone(),
-                other => other.to_string(),
-            };
-            link.report(event, &reason);
-        }
+        tell(link, &failure, event);
         return Err(failure);
     }
+}
+
+/// What a failure is called; `link` is told.
+pub(super) fn failure(error: &ureq::Error, attempt: &Attempt, link: &Link) -> FetchError {
+    let (failure, event) = judge(error, attempt, link);
+    tell(link, &failure, event);
+    failure
+}
+
+fn tell(link: &Link, failure: &FetchError, event: Option<Event>) {
+    let Some(event) = event else { return };
+    let reason = match failure {
+        FetchError::Unreachable(why) | FetchError::Broken(why) => why.clone(),
+        other => other.to_string(),
+    };
+    link.report(event, &reason);
 }
 
 /// Whether a request that broke may be sent once more: only where the connection came from the pool, so that it may have
@@ -91,15 +101,15 @@ fn may_repeat(method: &str, has_body: bool, attempt: &Attempt) -> bool {
 }
 
 /// A request's head, checked.
-struct Head {
-    method: Method,
-    uri: Uri,
-    fields: Vec<(HeaderName, HeaderValue)>,
+pub(super) struct Head {
+    pub(super) method: Method,
+    pub(super) uri: Uri,
+    pub(super) fields: Vec<(HeaderName, HeaderValue)>,
     longest_line: usize,
 }
 
 impl Head {
-    fn new(target: &Target, out: &Outgoing<'_, '_>) -> Result<Self, FetchError> {
+    pub(super) fn new(target: &Target, out: &Outgoing<'_, '_>) -> Result<Self, FetchError> {
         let unsendable = |what: &str, e: &dyn fmt::Display| FetchError::Unsendable(format!("{what}: {e}"));
         let method = Method::from_bytes(out.method.as_bytes()).map_err(|e| unsendable("the method", &e))?;
         // The http crate would cut a fragment off without a word.
@@ -138,7 +148,7 @@ impl Head {
         Ok(Self { method, uri, fields, longest_line: longest_line + 16 })
     }
 
-    fn request<B>(&self, body: B) -> Request<B> {
+    pub(super) fn request<B>(&self, body: B) -> Request<B> {
         let mut request = Request::new(body);
         request.method_mut().clone_from(&self.method);
         request.uri_mut().clone_from(&self.uri);
@@ -148,7 +158,12 @@ impl Head {
         request
     }
 
-    fn attempt(&self, out: &Outgoing<'_, '_>, down: &Arc<Epoch>, only_fresh: bool) -> Result<Attempt, FetchError> {
+    pub(super) fn attempt(
+        &self,
+        out: &Outgoing<'_, '_>,
+        down: &Arc<Epoch>,
+        only_fresh: bool,
+    ) -> Result<Attempt, FetchError> {
         let client = out.client.map(|client| client.try_clone_to_owned()).transpose();
         Ok(Attempt {
             client: client.map_err(|e| FetchError::Unreachable(io_words(&e)))?,
@@ -164,7 +179,7 @@ impl Head {
     }
 }
 
-fn answer(response: Response<Body>, streaming: Streaming<'_>) -> Result<Answer<'_>, FetchError> {
+pub(super) fn answer(response: Response<Body>, streaming: Streaming<'_>) -> Result<Answer<'_>, FetchError> {
     let (head, body) = response.into_parts();
     if head.status.as_u16() < 200 {
         // ureq swallows the others; a 101 nobody asked for would leave the client with a broken connection.
@@ -216,15 +231,15 @@ fn judge(error: &ureq::Error, attempt: &Attempt, link: &Link) -> (FetchError, Op
 
 /// The client's body on its way through ureq: exactly as long as announced, and its own failures kept apart from the
 /// connection's.
-struct Upload<'a> {
+pub(super) struct Upload<'a> {
     reader: &'a mut dyn Read,
-    left: Option<u64>,
+    pub(super) left: Option<u64>,
     begun: bool,
-    failed: Option<io::Error>,
+    pub(super) failed: Option<io::Error>,
 }
 
 impl<'a> Upload<'a> {
-    fn new(OutgoingBody { reader, length }: OutgoingBody<'a>) -> Self {
+    pub(super) fn new(OutgoingBody { reader, length }: OutgoingBody<'a>) -> Self {
         Self { reader, left: length, begun: false, failed: None }
     }
 }

@@ -8,6 +8,8 @@
 //!    +---> StreamedBody (answer.rs): waits itself, for as long as the body streams
 //!    |
 //!    +---> Link (monitor.rs): State (link.rs) <--- probe.rs
+//!
+//!  upgrade --> Wire --> 101: a Tunnel, whose bytes are the caller's to pass; else ureq reads the answer
 //! ```
 
 use std::collections::BTreeMap;
@@ -40,6 +42,7 @@ mod probe;
 mod resolver;
 mod tls;
 mod transport;
+mod upgrade;
 mod wait;
 
 #[cfg(test)]
@@ -48,13 +51,15 @@ mod tests;
 pub use link::Event;
 pub use monitor::{Link, Outage};
 pub use tls::UpstreamError;
+pub use upgrade::{Line, Tunnel};
 pub use wait::Epoch;
 
 use connector::{Dial, NoResolver};
-use fetch::Target;
+use fetch::{Head, Target};
 use monitor::Pulse;
 use resolver::Addresses;
 use tls::Trust;
+use transport::Wire;
 use wait::Waits;
 
 /// Largest head of an answer, in bytes; the front takes requests of the same size.
@@ -113,6 +118,14 @@ pub struct Answer<'a> {
     /// ([`io::ErrorKind::UnexpectedEof`]), a client that hung up [`io::ErrorKind::BrokenPipe`], a link found down
     /// [`io::ErrorKind::NetworkDown`].
     pub body: Box<dyn io::Read + 'a>,
+}
+
+/// What came of asking for another protocol.
+pub enum Upgraded<'a> {
+    /// The upstream agrees (101): what follows is no HTTP.
+    Tunnel(Tunnel<'a>),
+    /// It says something else.
+    Answer(Answer<'a>),
 }
 
 /// Why there is no answer.
@@ -255,26 +268,37 @@ impl Upstream {
         fetch::fetch(&known.identity(who)?.agent, &self.target, &self.link, out)
     }
 
-    /// A connection of its own, for what is no plain HTTP exchange (`Connection: Upgrade`): the socket, non-blocking, and
-    /// TLS with its handshake done. Nothing watches it for the caller.
-    pub fn dial(
+    /// Sends one request that asks for another protocol, on a connection of its own, and waits for the head of its answer,
+    /// as [`Upstream::fetch`] does. `Connection: Upgrade` is added; `Upgrade` is among the headers.
+    pub fn upgrade<'c>(
+        &'c self,
+        known: &Known,
+        who: &Credentials,
+        out: Outgoing<'_, 'c>,
+    ) -> Result<Upgraded<'c>, FetchError> {
+        let head = Head::new(&self.target, &out)?;
+        let down = self.link.open().map_err(FetchError::Unreachable)?;
+        let (socket, tls) = self.dial(known, who, &Waits { client: out.client, until: &down, stop: None })?;
+        let wire = Wire::new(socket, tls, Arc::clone(self.link.pulse()));
+        upgrade::upgrade(wire, &head, self.host(), (&self.link, down), out)
+    }
+
+    /// A connection of its own: the socket, non-blocking, and TLS with its handshake done. Nothing watches it for the
+    /// caller.
+    fn dial(
         &self,
         known: &Known,
         who: &Credentials,
-        client: Option<BorrowedFd<'_>>,
+        waits: &Waits<'_>,
     ) -> Result<(TcpStream, ClientConnection), FetchError> {
-        let down = self.link.open().map_err(FetchError::Unreachable)?;
-        let waits = Waits { client, until: &down, stop: None };
-        let dialled = known.identity(who)?.dial.dial(&waits, Duration::MAX);
-        dialled.map_err(|fault| fetch::dial_failure(fault, client, &self.link))
+        let dialled = known.identity(who)?.dial.dial_aside(waits);
+        dialled.map_err(|fault| fetch::dial_failure(fault, waits.client, &self.link))
     }
 
-    /// The `Host` of requests, and the path in front of theirs; for who writes requests on a [`Upstream::dial`]led
-    /// connection.
-    pub fn host_and_base_path(&self) -> (&str, &str) {
+    /// The `Host` of requests.
+    fn host(&self) -> &str {
         let authority = &self.target.authority;
-        let host = if authority.port_u16() == Some(443) { authority.host() } else { authority.as_str() };
-        (host, &self.target.base_path)
+        if authority.port_u16() == Some(443) { authority.host() } else { authority.as_str() }
     }
 
     /// The link's state, and who to tell about it.

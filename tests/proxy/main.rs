@@ -22,6 +22,7 @@ mod rotation;
 mod small_disk;
 mod streams;
 mod trouble;
+mod tunnel;
 mod wire;
 
 use std::io;

@@ -175,7 +175,9 @@ fn tls_1_2_will_do_and_insecure_trusts_anyone() {
     let config = UpstreamConfig { insecure: true, ..Pki::config(server.port) };
     let upstream = Upstream::new(&config, &pki.certificates(&[]), VerificationClock::new(SystemTime::now)).unwrap();
     assert_eq!(upstream.fetch(&upstream.known(), &Credentials::None, request("GET", "/")).unwrap().status, 200);
-    let (socket, tls) = upstream.dial(&upstream.known(), &Credentials::None, None).unwrap();
+    let until = Epoch::new().unwrap();
+    let waits = Waits { client: None, until: &until, stop: None };
+    let (socket, tls) = upstream.dial(&upstream.known(), &Credentials::None, &waits).unwrap();
     assert_eq!(tls.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_2));
     assert!(socket.nodelay().unwrap());
 }
