@@ -29,7 +29,10 @@ pub struct End<'a, D> {
     deaf: bool,
     /// The kernel has nothing more to tell of the socket but what can still be read.
     hung: bool,
+    /// The socket would take nothing when it was last written.
+    full: bool,
     moved: bool,
+    heard: bool,
 }
 
 impl<'a, D> End<'a, D> {
@@ -51,7 +54,9 @@ impl<'a, D> End<'a, D> {
             told: false,
             deaf: false,
             hung: false,
+            full: false,
             moved: false,
+            heard: false,
         }
     }
 
@@ -106,7 +111,7 @@ impl<'a, D> End<'a, D> {
                 }
                 Ok(count) => {
                     (self.start, self.end) = (0, count);
-                    self.moved = true;
+                    (self.moved, self.heard) = (true, true);
                     // A socket that is not empty says so again.
                     self.readable = count == INBOX || self.hung;
                     return true;
@@ -142,9 +147,16 @@ impl<'a, D> End<'a, D> {
         while !self.deaf && self.tls.wants_write() {
             match self.tls.write_tls(&mut &*self.socket) {
                 Ok(0) => self.deaf = true,
-                Ok(_) => self.moved = true,
+                Ok(_) => {
+                    self.moved = true;
+                    // That the kernel takes something says nothing of the peer, until it had to wait for it.
+                    self.heard |= std::mem::take(&mut self.full);
+                }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    self.full = true;
+                    return;
+                }
                 // What it has sent before may still be there to be read; reading tells how it ended.
                 Err(_) => self.deaf = true,
             }
@@ -200,6 +212,11 @@ impl<'a, D> End<'a, D> {
     /// Whether anything was read or written since this was last asked.
     pub(super) fn has_moved(&mut self) -> bool {
         std::mem::take(&mut self.moved)
+    }
+
+    /// Whether the peer has given a sign of life since this was last asked: bytes, or room for more.
+    pub(super) fn is_heard(&mut self) -> bool {
+        std::mem::take(&mut self.heard)
     }
 
     /// Gives the buffer back if nothing is in it.

@@ -33,8 +33,9 @@ const BATCH: usize = 16 * 1024;
 const TURN: usize = 256 * 1024;
 /// How long buffers are kept for what may come next.
 const WARM: Duration = Duration::from_secs(1);
-/// A tunnel in which something moved at the far end within this is not lost, whatever the alarm says.
-const QUIET: Duration = Duration::from_secs(5);
+/// A tunnel whose far end was heard within this is not lost, whatever the alarm says: kubectl's WebSockets are answered a
+/// ping each five seconds (client-go `tools/remotecommand/websocket.go`, `pingPeriod`).
+const QUIET: Duration = Duration::from_secs(8);
 /// When the process is to end, so does a tunnel in which nothing has moved for so long.
 const IDLE: Duration = Duration::from_secs(1);
 /// Once an end is gone, the other may take what came before, as long as it takes something within this.
@@ -44,7 +45,7 @@ const DRAIN: Duration = Duration::from_secs(10);
 pub trait Lifeline {
     /// Readable when the far end may be lost.
     fn alarm(&self) -> BorrowedFd<'_>;
-    /// Asked after an alarm, once nothing has moved at the far end for some seconds. `false`: it was a false one, and
+    /// Asked after an alarm, once the far end has not been heard for some seconds. `false`: it was a false one, and
     /// [`Lifeline::alarm`] is quiet again.
     fn is_lost(&mut self) -> bool;
     /// So many bytes have been passed on to the far end and from it since this was last called.
@@ -71,9 +72,8 @@ pub fn join<A, B>(mut near: End<'_, A>, mut far: End<'_, B>, stop: BorrowedFd<'_
     let mut clock = Clock::new();
     loop {
         let (up, down) = (pass(&mut near, &mut far), pass(&mut far, &mut near));
-        let (near_moved, far_moved) = (near.has_moved(), far.has_moved());
-        if near_moved || far_moved {
-            clock.moved(far_moved);
+        if near.has_moved() | far.has_moved() {
+            clock.moved(far.is_heard());
             line.moved(up, down);
         }
         if let Some(ending) = ending(&mut near, &mut far, &mut clock) {
@@ -204,9 +204,9 @@ fn wait<A, B>(
 
 /// When what is to happen by the clock.
 struct Clock {
-    /// When anything last moved, and when at the far end.
+    /// When anything last moved, and when the far end was last heard.
     moved: Instant,
-    far_moved: Instant,
+    heard: Instant,
     /// There may be buffers.
     warm: bool,
     stopping: Option<Instant>,
@@ -225,14 +225,14 @@ enum Due {
 impl Clock {
     fn new() -> Self {
         let now = Instant::now();
-        Self { moved: now, far_moved: now, warm: true, stopping: None, alarmed: None, gone: None }
+        Self { moved: now, heard: now, warm: true, stopping: None, alarmed: None, gone: None }
     }
 
-    fn moved(&mut self, at_the_far_end: bool) {
+    fn moved(&mut self, is_heard: bool) {
         self.moved = Instant::now();
         self.warm = true;
-        if at_the_far_end {
-            self.far_moved = self.moved;
+        if is_heard {
+            self.heard = self.moved;
         }
     }
 
@@ -240,7 +240,7 @@ impl Clock {
         [
             (Due::Stopped, self.stopping.map(|at| at.max(self.moved + IDLE))),
             (Due::Drained, self.gone.map(|at| at.max(self.moved) + DRAIN)),
-            (Due::Lost, self.alarmed.map(|at| at.max(self.far_moved) + QUIET)),
+            (Due::Lost, self.alarmed.map(|at| at.max(self.heard) + QUIET)),
             (Due::Cold, self.warm.then(|| self.moved + WARM)),
         ]
     }
