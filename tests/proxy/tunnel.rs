@@ -37,6 +37,10 @@ fn agree(wire: &mut Wire) -> io::Result<()> {
 /// Sends back what comes until a clean end, and then its own. To single dots it says nothing.
 fn echo(_: &Received, wire: &mut Wire) -> io::Result<()> {
     agree(wire)?;
+    echo_on(wire)
+}
+
+fn echo_on(wire: &mut Wire) -> io::Result<()> {
     let mut piece = [0; 16 * 1024];
     loop {
         match wire.read(&mut piece)? {
@@ -79,13 +83,7 @@ fn what_both_sides_say_passes_as_it_is() {
         wire.patience(LONG);
         // The first words come with the head.
         wire.send([AGREED.as_bytes(), b"welcome"].concat())?;
-        let mut piece = [0; 16 * 1024];
-        loop {
-            match wire.read(&mut piece)? {
-                0 => return wire.goodbye(),
-                n => wire.send(&piece[..n])?,
-            }
-        }
+        echo_on(wire)
     });
     for (method, headers) in [("POST", SPDY), ("GET", WEBSOCKET)] {
         let mut client = scene.proxy.client(Some(NODE));
@@ -491,4 +489,54 @@ fn nobody_is_led_out_of_http_where_it_is_http_that_would_be_spoken() {
     for name in ["upgrade", "http2-settings", "connection"] {
         assert_eq!(received[0].header(name), None, "{name}");
     }
+}
+
+#[test]
+fn a_wish_for_a_tunnel_may_have_a_body() {
+    let scene = Scene::scripted(&[], |request, wire| {
+        agree(wire)?;
+        wire.send(&request.body)?;
+        echo_on(wire)
+    });
+    let length = 100_000;
+    let body = bytes(length, 5);
+    let chunks: Vec<u8> =
+        body.chunks(30_000).flat_map(|c| [format!("{:x}\r\n", c.len()).as_bytes(), c, b"\r\n"].concat()).collect();
+    let framed = [
+        (format!("Content-Length: {length}"), body.clone()),
+        ("Transfer-Encoding: chunked".to_owned(), [&chunks[..], b"0\r\n\r\n"].concat()),
+        (format!("Expect: 100-continue\r\nContent-Length: {length}"), body.clone()),
+    ];
+    for (framing, sent) in framed {
+        let mut client = scene.proxy.client(Some(NODE));
+        client.request("POST", EXEC, &[SPDY, &[&framing]].concat());
+        if framing.starts_with("Expect") {
+            assert_eq!(client.head().expect("a head").status, 100);
+        }
+        client.send([&sent[..], b"behind it"].concat());
+        assert_eq!(client.head().expect("a head").status, 101, "{framing}");
+        says(&mut client, &body);
+        says(&mut client, b"behind it");
+    }
+    let received = scene.upstream.received();
+    assert!(received.iter().all(|r| r.body == body && r.header("expect").is_none()));
+    assert_eq!(received[1].header("transfer-encoding"), Some("chunked"));
+}
+
+#[test]
+fn who_dies_is_not_waited_for_by_who_does_not_read() {
+    let scene = Scene::scripted(&[], |_, wire| {
+        agree(wire)?;
+        std::thread::sleep(Duration::from_secs(30));
+        wire.cut()
+    });
+    let mut client = open(&scene, Some(NODE), SPDY);
+    client.patience(Duration::from_secs(1));
+    while client.try_send([7; 64 * 1024]).is_ok() {}
+    // With bytes of the proxy's unread, so that the kernel resets the connection.
+    client.die();
+    let begun = Instant::now();
+    eventually("it is over", || scene.proxy.metric("lite_apiserver_tunnels") == 0);
+    println!("over after {:?}", begun.elapsed());
+    eventually("the connection is closed", || scene.proxy.metric("lite_apiserver_connections") == 0);
 }

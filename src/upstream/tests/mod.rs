@@ -6,6 +6,7 @@ mod patience;
 mod receiving;
 mod sending;
 mod stand_in;
+mod upgrading;
 
 use std::io::{self, Read};
 use std::net::{TcpListener, TcpStream};
