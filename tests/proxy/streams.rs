@@ -236,7 +236,7 @@ fn a_log_that_is_followed_comes_line_by_line_past_every_time_limit() {
     let wait = Mutex::new(wait);
     let flags = ["--timeout=200ms", "--slow-timeout=400ms", "--idle-timeout=500ms", "--head-timeout=500ms"];
     let scene = Scene::scripted(&flags, move |request, wire| {
-        let mut line = |wire: &mut crate::support::upstream::Wire, n: u32, chunked: bool| {
+        let line = |wire: &mut crate::support::upstream::Wire, n: u32, chunked: bool| {
             let text = format!("line {n}\n");
             if chunked {
                 wire.chunk(text)?
