@@ -135,7 +135,7 @@ impl Service {
         let Errand { keep, known, .. } = errand;
         drop(known);
         let (answer, outcome, detail) = match fetched {
-            Ok(Upgraded::Tunnel(far)) => return self.tunnel(exchange, &asked, far, &ends),
+            Ok(Upgraded::Tunnel(far)) => return self.tunnel(exchange, asked, *far, &ends),
             Ok(Upgraded::Answer(answer)) => {
                 self.clock.heard(|| fields::get(&answer.headers, "date").and_then(moment::http_date));
                 self.meet_cluster();

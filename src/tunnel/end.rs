@@ -13,10 +13,10 @@ use super::INBOX;
 pub struct End<'a, D> {
     tls: &'a mut ConnectionCommon<D>,
     pub(super) socket: &'a TcpStream,
-    /// Ciphertext that has been read: `inbox[start..end]`. No buffer while there is none and none is expected.
+    /// Ciphertext that has been read: `inbox[first..last]`. No buffer while there is none and none is expected.
     inbox: Vec<u8>,
-    start: usize,
-    end: usize,
+    first: usize,
+    last: usize,
     /// The socket may have something to be read.
     readable: bool,
     /// The peer has said goodbye: nothing more comes from it.
@@ -46,8 +46,8 @@ impl<'a, D> End<'a, D> {
             tls,
             socket,
             inbox: Vec::new(),
-            start: 0,
-            end: 0,
+            first: 0,
+            last: 0,
             readable: true,
             ended,
             torn,
@@ -74,13 +74,13 @@ impl<'a, D> End<'a, D> {
         if self.ended || self.torn.is_some() {
             return false;
         }
-        if self.start == self.end && (!self.readable || !self.fill()) {
+        if self.first == self.last && (!self.readable || !self.fill()) {
             return false;
         }
-        let mut rest = &self.inbox[self.start..self.end];
+        let mut rest = &self.inbox[self.first..self.last];
         let before = rest.len();
         let taken = self.tls.read_tls(&mut rest);
-        self.start += before - rest.len();
+        self.first += before - rest.len();
         let state = match taken {
             Ok(_) => self.tls.process_new_packets().map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e)),
             Err(e) => Err(e),
@@ -88,12 +88,12 @@ impl<'a, D> End<'a, D> {
         match state {
             Ok(state) if state.peer_has_closed() => {
                 self.ended = true;
-                self.start = self.end;
+                self.first = self.last;
             }
             Ok(_) => {}
             Err(e) => {
                 self.torn = Some(e);
-                self.start = self.end;
+                self.first = self.last;
             }
         }
         true
@@ -110,7 +110,7 @@ impl<'a, D> End<'a, D> {
                     return false;
                 }
                 Ok(count) => {
-                    (self.start, self.end) = (0, count);
+                    (self.first, self.last) = (0, count);
                     (self.moved, self.heard) = (true, true);
                     // A socket that is not empty says so again.
                     self.readable = count == INBOX || self.hung;
@@ -178,7 +178,7 @@ impl<'a, D> End<'a, D> {
 
     /// Whether something can be done at once for `other`.
     pub(super) fn has_more_for<E>(&mut self, other: &End<'_, E>) -> bool {
-        let more = self.readable || self.start < self.end;
+        let more = self.readable || self.first < self.last;
         other.takes() && (!self.plaintext().is_empty() || more && !self.ended && self.torn.is_none())
     }
 
@@ -221,8 +221,8 @@ impl<'a, D> End<'a, D> {
 
     /// Gives the buffer back if nothing is in it.
     pub(super) fn release(&mut self) {
-        if self.start == self.end {
-            (self.start, self.end) = (0, 0);
+        if self.first == self.last {
+            (self.first, self.last) = (0, 0);
             self.inbox = Vec::new();
         }
     }

@@ -123,7 +123,7 @@ pub struct Answer<'a> {
 /// What came of asking for another protocol.
 pub enum Upgraded<'a> {
     /// The upstream agrees (101): what follows is no HTTP.
-    Tunnel(Tunnel<'a>),
+    Tunnel(Box<Tunnel<'a>>),
     /// It says something else.
     Answer(Answer<'a>),
 }

@@ -109,7 +109,7 @@ pub(super) fn upgrade<'a>(
         Ok(true) => {
             link.report(Event::Connected, "");
             endure(wire.parts().1);
-            return Ok(Upgraded::Tunnel(Tunnel { wire, line: Line { link, down }, stream }));
+            return Ok(Upgraded::Tunnel(Box::new(Tunnel { wire, line: Line { link, down }, stream })));
         }
         Ok(false) => {}
         Err(fault) => {
