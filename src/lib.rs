@@ -19,6 +19,7 @@
 //! who asks    what is     the table    bytes <->     what       agents, connector,
 //!             asked       of rules     objects       lasts      link, probe
 //!
+//! tunnel/  bytes both ways between two TLS connections, for serve
 //! config/  flags and files -> one Config        admin/  metrics and health        * = pure
 //! cache/   looks into a record from outside: `lite-apiserver cache`
 //! ```
@@ -40,6 +41,7 @@ pub mod request;
 mod run;
 pub mod serve;
 pub mod store;
+pub mod tunnel;
 pub mod upstream;
 
 pub use failed::Failed;

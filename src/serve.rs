@@ -30,6 +30,7 @@ mod service;
 mod tell;
 #[cfg(test)]
 mod tests;
+mod tunnel;
 
 pub use clock::Clock;
 pub use heal::Healing;
@@ -40,7 +41,7 @@ use crate::front::{Exchange, Handler};
 use crate::identity::Caller;
 use crate::request::ApiRequest;
 use crate::store::ViewKey;
-use crate::upstream::{FetchError, Known};
+use crate::upstream::{FetchError, Known, Upgraded};
 use fields::Fields;
 use find::Finding;
 use std::io;
@@ -110,7 +111,10 @@ impl Handler for Service {
             }
             Plan::Recall => self.recall(exchange, &asked, &finding),
             Plan::Hold => self.hold(exchange, &asked, &finding),
-            Plan::Tunnel => self.tunnel(exchange, &asked),
+            Plan::Tunnel => {
+                let errand = Errand { keep: Keep::Nothing, patience: Patience::Long, known };
+                self.forward(exchange, &asked, &finding, now, errand)
+            }
             Plan::Refuse(why) => self.refuse(exchange, &asked, why, &finding.representations.join(", ")),
         }
     }
@@ -131,7 +135,8 @@ impl Service {
         let Errand { keep, known, .. } = errand;
         drop(known);
         let (answer, outcome, detail) = match fetched {
-            Ok(answer) => {
+            Ok(Upgraded::Tunnel(far)) => return self.tunnel(exchange, asked, *far, &ends),
+            Ok(Upgraded::Answer(answer)) => {
                 self.clock.heard(|| fields::get(&answer.headers, "date").and_then(moment::http_date));
                 self.meet_cluster();
                 let (answer, etcd_failed) = relay::look_for_etcd_failure(answer);

@@ -59,7 +59,7 @@ fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
 }
 
 /// Which rooms each room may name. `run` and `main` are above them all.
-const ARROWS: [(&str, &[&str]); 12] = [
+const ARROWS: [(&str, &[&str]); 13] = [
     ("admin", &[]),
     ("cache", &["failed", "record", "store"]),
     // The CN of a key pair is read as a client's is.
@@ -71,8 +71,9 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ("identity", &[]),
     ("record", &[]),
     ("request", &[]),
-    ("serve", &["admin", "decide", "front", "identity", "record", "request", "store", "upstream"]),
+    ("serve", &["admin", "decide", "front", "identity", "record", "request", "store", "tunnel", "upstream"]),
     ("store", &[]),
+    ("tunnel", &[]),
     ("upstream", &["config"]),
 ];
 

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
+use rustls::ServerConnection;
+
 use super::answer::{self, Framing, Persistence};
 use super::body::Incoming;
 use super::connection::Service;
@@ -85,6 +87,34 @@ impl<'a> Exchange<'a> {
         self.turn.start_answer(status, headers, length)?;
         Ok(BodyWriter { turn: self.turn })
     }
+
+    /// Hands the connection over to another protocol (RFC 9110 section 15.2.2): sends `head`, which is the whole head of a
+    /// 101 and what of the new protocol follows it already, as it is. What the client has sent behind its request is still
+    /// to be read.
+    ///
+    /// Error [`io::ErrorKind::InvalidInput`]: the client speaks HTTP/1.0, which knows no 101, or its body is not read.
+    pub fn switch(self, head: &[u8]) -> io::Result<Switched<'a>> {
+        self.turn.switch(head)?;
+        Ok(Switched { turn: self.turn })
+    }
+}
+
+/// A connection that speaks HTTP no more. Dropped without [`Switched::finish`], it is cut.
+pub struct Switched<'a> {
+    turn: &'a mut Turn,
+}
+
+impl Switched<'_> {
+    /// The TLS session and its socket, which does not block. Nothing watches it for the caller.
+    pub fn parts(&mut self) -> (&mut ServerConnection, &TcpStream) {
+        self.turn.wire.parts()
+    }
+
+    /// Both directions have come to their ends.
+    pub fn finish(self) {
+        self.turn.terms.keep_alive = false;
+        self.turn.answer = Answer::Ended;
+    }
 }
 
 /// What ends an exchange from outside. Outlives the exchange, so that it can be watched while the answer is written.
@@ -149,6 +179,8 @@ enum Answer {
     Due,
     /// The head is prepared or sent, the body goes on.
     Open(Framing),
+    /// Another protocol is spoken.
+    Switched,
     /// Sent whole.
     Ended,
     /// The front has answered in the handler's place and closed the connection.
@@ -249,7 +281,7 @@ impl Turn {
                 Onward::Refused
             }
             (Answer::Refused, _) => Onward::Refused,
-            (Answer::Due | Answer::Open(_) | Answer::Torn, _) => {
+            (Answer::Due | Answer::Open(_) | Answer::Switched | Answer::Torn, _) => {
                 self.cut();
                 Onward::Torn
             }
@@ -362,10 +394,21 @@ impl Turn {
         headers.iter().try_for_each(|(name, value)| answer::field(&mut self.out, name, value))
     }
 
+    fn switch(&mut self, head: &[u8]) -> io::Result<()> {
+        if self.answer != Answer::Due || self.terms.http10 || !self.incoming.is_done() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "this connection cannot be handed over"));
+        }
+        self.answer = Answer::Switched;
+        self.release();
+        self.wire.send(&[IoSlice::new(head)])
+    }
+
     fn framing(&self) -> io::Result<Framing> {
         match self.answer {
             Answer::Open(framing) => Ok(framing),
-            Answer::Due | Answer::Ended | Answer::Refused | Answer::Torn => Err(io::ErrorKind::BrokenPipe.into()),
+            Answer::Due | Answer::Switched | Answer::Ended | Answer::Refused | Answer::Torn => {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
         }
     }
 

@@ -38,7 +38,7 @@ use std::io;
 use std::net::SocketAddr;
 
 pub use counters::Counters;
-pub use exchange::{BodyWriter, Ends, Exchange, Lasting};
+pub use exchange::{BodyWriter, Ends, Exchange, Lasting, Switched};
 pub use listener::{Bound, Server, ServerOptions};
 pub use tls::{Tls, TlsError};
 

@@ -169,6 +169,11 @@ impl Wire {
         Ends { socket: Arc::clone(&self.socket), stop: Arc::clone(&self.stop) }
     }
 
+    /// For who takes the connection over.
+    pub(super) fn parts(&mut self) -> (&mut ServerConnection, &TcpStream) {
+        (&mut self.tls, &self.socket)
+    }
+
     pub(super) fn place(&self) -> &Arc<Place> {
         &self.place
     }

@@ -58,7 +58,8 @@ pub struct ApiRequest {
 pub struct NotUnderstood(pub String);
 
 impl ApiRequest {
-    /// Understands one request. `header` looks a field up by its lower-case name (several fields joined by `, `).
+    /// Understands one request. A wish for HTTP/2 is not heard, as RFC 9110 section 7.8 allows: within that protocol nobody
+    /// would look at what is asked, and of whom it claims to be. `header` looks a field up by its lower-case name (several fields joined by `, `).
     ///
     /// # Errors
     /// A target whose percent-encoding is broken, or that the upstream client library could not send.
@@ -77,7 +78,8 @@ impl ApiRequest {
         }
         let mut query = Query::parse(raw_query)?;
         let mut target = path::understand(raw_path)?;
-        let upgrade = header("connection").is_some_and(|v| has_token(&v, "upgrade")) && header("upgrade").is_some();
+        let upgrade = header("connection").is_some_and(|v| has_token(&v, "upgrade"))
+            && header("upgrade").is_some_and(|v| !has_token(&v, "h2c"));
         let class = classify(method, &target, &query, upgrade);
         if class == Class::Watch {
             target.as_collection(&mut query);

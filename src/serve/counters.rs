@@ -45,6 +45,28 @@ pub(super) struct Counters {
     pub relists: AtomicUsize,
     /// Watches that are open now, from the upstream and from the record.
     pub watches: AtomicUsize,
+    /// Tunnels that are open now, and all that ever were.
+    open_tunnels: AtomicUsize,
+    tunnels: AtomicUsize,
+    /// Bytes passed on in them to the upstream, and from it.
+    pub tunnelled_up: AtomicUsize,
+    pub tunnelled_down: AtomicUsize,
+}
+
+/// Counts something as open for as long as it is held.
+struct Open<'a>(&'a AtomicUsize);
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl<'a> Open<'a> {
+    fn new(gauge: &'a AtomicUsize) -> Self {
+        gauge.fetch_add(1, Ordering::Relaxed);
+        Open(gauge)
+    }
 }
 
 impl Counters {
@@ -65,14 +87,13 @@ impl Counters {
 
     /// Counts a watch as open for as long as the value is held.
     pub(super) fn watch(&self) -> impl Drop + '_ {
-        struct Open<'a>(&'a AtomicUsize);
-        impl Drop for Open<'_> {
-            fn drop(&mut self) {
-                self.0.fetch_sub(1, Ordering::Relaxed);
-            }
-        }
-        self.watches.fetch_add(1, Ordering::Relaxed);
-        Open(&self.watches)
+        Open::new(&self.watches)
+    }
+
+    /// Counts a tunnel as open for as long as the value is held.
+    pub(super) fn tunnel(&self) -> impl Drop + '_ {
+        self.tunnels.fetch_add(1, Ordering::Relaxed);
+        Open::new(&self.open_tunnels)
     }
 
     /// Writes them all.
@@ -114,6 +135,22 @@ impl Counters {
             "Watches open now.",
             self.watches.load(Ordering::Relaxed) as u64,
         );
+        page.single(
+            "lite_apiserver_tunnels",
+            "gauge",
+            "Tunnels open now: exec, attach, port-forward and the like.",
+            self.open_tunnels.load(Ordering::Relaxed) as u64,
+        );
+        page.single(
+            "lite_apiserver_tunnels_total",
+            "counter",
+            "Tunnels opened.",
+            self.tunnels.load(Ordering::Relaxed) as u64,
+        );
+        page.family("lite_apiserver_tunnel_bytes_total", "counter", "Bytes passed on in tunnels, by where to.");
+        for (to, bytes) in [("upstream", &self.tunnelled_up), ("client", &self.tunnelled_down)] {
+            page.sample(&[("to", to)], bytes.load(Ordering::Relaxed) as u64);
+        }
     }
 }
 

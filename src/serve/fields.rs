@@ -61,7 +61,7 @@ fn is_inflated(request: &ApiRequest) -> bool {
 
 /// The fields of a request as they go up.
 ///
-/// Stopped here: what concerns the connection only; framing, `Host` and `Expect`, which the upstream room makes anew;
+/// Stopped here: what concerns the connection only, but for `Upgrade` where that is what is asked for; framing, `Host` and `Expect`, which the upstream room makes anew;
 /// `X-Remote-*` and others with which a front proxy would vouch for a user; `Authorization`, unless a token is how the
 /// client proves itself, and then the first, which is the one that was read; and, where the whole answer is wanted for the record, the conditions under which the upstream would
 /// send none (`revalidates`: the record holds the answer already).
@@ -82,13 +82,14 @@ pub(super) fn up(
             let credentials = name.eq_ignore_ascii_case("authorization") && std::mem::replace(&mut authorized, true);
             let coding = name.eq_ignore_ascii_case("accept-encoding") && (inflated || request.class == Class::Watch);
             let condition = keep == Keep::Document && !revalidates && has_prefix(name, "if-");
+            let protocol = request.class == Class::Upgrade && name.eq_ignore_ascii_case("upgrade");
             !(own
                 || credentials
                 || coding
                 || condition
                 || has_prefix(name, "x-remote-")
                 || VOUCHING.iter().any(|v| name.eq_ignore_ascii_case(v))
-                || is_hop_by_hop(name, connection.as_deref()))
+                || is_hop_by_hop(name, connection.as_deref()) && !protocol)
         })
         .cloned()
         .collect();
@@ -194,6 +195,21 @@ mod tests {
         assert_eq!(super::up(&request, &token, &named, Keep::Nothing, false), sent, "it cannot be made to vanish");
         let certificate = Identity::Certificate { common_name: "c".into() };
         assert!(up(&request, &certificate, &sent, Keep::Nothing, false).is_empty());
+    }
+
+    #[test]
+    fn another_protocol_is_asked_for_as_the_client_asks() {
+        let sent = fields(&[
+            ("Connection", "Upgrade"),
+            ("Upgrade", "SPDY/3.1"),
+            ("X-Stream-Protocol-Version", "v5.channel.k8s.io"),
+            ("X-Stream-Protocol-Version", "v4.channel.k8s.io"),
+            ("Sec-WebSocket-Key", "k"),
+        ]);
+        let header = |name: &str| joined(&sent, name);
+        let request = ApiRequest::new("POST", "/api/v1/namespaces/n/pods/p/exec", &header).expect("understood");
+        let up = up(&request, &Identity::Anonymous, &sent, Keep::Nothing, false);
+        assert_eq!(up, sent[1..]);
     }
 
     #[test]

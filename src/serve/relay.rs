@@ -10,7 +10,7 @@ use crate::decide::{Keep, Patience};
 use crate::front::{BodyLength, BodyWriter, Ends, Exchange};
 use crate::identity::Identity;
 use crate::request::Class;
-use crate::upstream::{Answer, Credentials, FetchError, Outgoing, OutgoingBody};
+use crate::upstream::{Answer, Credentials, FetchError, Outgoing, OutgoingBody, Upgraded};
 use flate2::bufread::MultiGzDecoder;
 use std::io::{self, BufReader, Cursor, Read, Write};
 use std::time::Instant;
@@ -33,7 +33,7 @@ impl Service {
         finding: &Finding,
         errand: &Errand,
         ends: &'a Ends,
-    ) -> Result<Answer<'a>, FetchError> {
+    ) -> Result<Upgraded<'a>, FetchError> {
         let request = &asked.request;
         let identity = &asked.caller.identity;
         let headers = fields::up(request, identity, &exchange.head.headers, errand.keep, finding.found.is_some());
@@ -53,7 +53,10 @@ impl Service {
         let (method, target) = (request.method.as_str(), request.raw_target.as_str());
         let outgoing =
             Outgoing { method, target, headers: &headers, body, first_byte, client: Some(ends.client()), stop };
-        self.upstream.fetch(&errand.known, &credentials, outgoing)
+        if request.class == Class::Upgrade {
+            return self.upstream.upgrade(&errand.known, &credentials, outgoing);
+        }
+        self.upstream.fetch(&errand.known, &credentials, outgoing).map(Upgraded::Answer)
     }
 
     /// Stage: answer with what the upstream said, and record it.

@@ -180,13 +180,6 @@ impl Service {
             })
     }
 
-    /// Stage: join client and upstream. Not built yet; said honestly.
-    pub(super) fn tunnel(&self, exchange: Exchange<'_>, asked: &Asked) -> std::io::Result<()> {
-        let message =
-            "exec, attach and port-forward do not pass through lite-apiserver yet; ask the cluster directly".to_owned();
-        self.tell(exchange, asked, &Told { code: 501, reason: "NotImplemented", message, cause: None })
-    }
-
     pub(super) fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -76,6 +76,11 @@ impl TidalBuffers {
         &mut self.input[self.end..]
     }
 
+    /// What is unread can be used at once, though nobody has taken any of it yet.
+    pub(super) fn read_again(&mut self) {
+        self.progress = true;
+    }
+
     fn ensure_output(&mut self) {
         if self.output.is_empty() {
             self.output = take();

@@ -65,7 +65,7 @@ impl Dial {
 
     /// Dials on a thread of its own, which ends with it: verifying certificates needs a deep stack, and on top of ureq's own
     /// frames each connection's thread would keep those pages for as long as its client stays, 19 KB for every idle watch.
-    fn dial_aside(&self, waits: &Waits<'_>) -> Result<(TcpStream, ClientConnection), Fault> {
+    pub(super) fn dial_aside(&self, waits: &Waits<'_>) -> Result<(TcpStream, ClientConnection), Fault> {
         thread::scope(|scope| {
             let dial = || self.dial(waits, CONNECT_AND_HANDSHAKE);
             match thread::Builder::new().name("dial".to_owned()).stack_size(STACK).spawn_scoped(scope, dial) {

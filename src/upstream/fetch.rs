@@ -32,8 +32,9 @@ pub(super) struct Target {
 
 /// A request on its way to one server after another.
 pub(super) struct Sending<'r, 'c> {
-    out: Outgoing<'r, 'c>,
-    body: Option<Upload<'r>>,
+    /// Its body is in `body`.
+    pub(super) out: Outgoing<'r, 'c>,
+    pub(super) body: Option<Upload<'r>>,
 }
 
 /// Why a server gave no answer.
@@ -108,29 +109,39 @@ pub(super) fn ask<'a>(
             only_fresh = true;
             continue;
         }
-        if let Some(event) = event {
-            let reason = match &failure {
-                FetchError::Unreachable(why) | FetchError::Broken(why) => why.clone(),
-                other => other.to_string(),
-            };
-            monitor.report(event, &reason);
-        }
-        let of_the_server =
-            matches!(failure, FetchError::Unreachable(_) | FetchError::TimedOut | FetchError::Broken(_));
-        return Err(Failed { error: failure, elsewhere: of_the_server && repeatable });
+        let elsewhere =
+            repeatable && matches!(failure, FetchError::Unreachable(_) | FetchError::TimedOut | FetchError::Broken(_));
+        tell(monitor, &failure, event);
+        return Err(Failed { error: failure, elsewhere });
     }
 }
 
+/// What a failure is called; `monitor` is told.
+pub(super) fn failure(error: &ureq::Error, attempt: &Attempt, monitor: &Monitor) -> FetchError {
+    let (failure, event) = judge(error, attempt, monitor);
+    tell(monitor, &failure, event);
+    failure
+}
+
+fn tell(monitor: &Monitor, failure: &FetchError, event: Option<Event>) {
+    let Some(event) = event else { return };
+    let reason = match failure {
+        FetchError::Unreachable(why) | FetchError::Broken(why) => why.clone(),
+        other => other.to_string(),
+    };
+    monitor.report(event, &reason);
+}
+
 /// A request's head, checked.
-struct Head {
-    method: Method,
-    uri: Uri,
-    fields: Vec<(HeaderName, HeaderValue)>,
+pub(super) struct Head {
+    pub(super) method: Method,
+    pub(super) uri: Uri,
+    pub(super) fields: Vec<(HeaderName, HeaderValue)>,
     longest_line: usize,
 }
 
 impl Head {
-    fn new(target: &Target, sending: &Sending<'_, '_>) -> Result<Self, FetchError> {
+    pub(super) fn new(target: &Target, sending: &Sending<'_, '_>) -> Result<Self, FetchError> {
         let out = &sending.out;
         let unsendable = |what: &str, e: &dyn fmt::Display| FetchError::Unsendable(format!("{what}: {e}"));
         let method = Method::from_bytes(out.method.as_bytes()).map_err(|e| unsendable("the method", &e))?;
@@ -170,7 +181,7 @@ impl Head {
         Ok(Self { method, uri, fields, longest_line: longest_line + 16 })
     }
 
-    fn request<B>(&self, body: B) -> Request<B> {
+    pub(super) fn request<B>(&self, body: B) -> Request<B> {
         let mut request = Request::new(body);
         request.method_mut().clone_from(&self.method);
         request.uri_mut().clone_from(&self.uri);
@@ -180,7 +191,7 @@ impl Head {
         request
     }
 
-    fn attempt(
+    pub(super) fn attempt(
         &self,
         out: &Outgoing<'_, '_>,
         down: &Arc<Epoch>,
@@ -203,7 +214,7 @@ impl Head {
     }
 }
 
-fn answer(response: Response<Body>, streaming: Streaming<'_>) -> Result<Answer<'_>, FetchError> {
+pub(super) fn answer(response: Response<Body>, streaming: Streaming<'_>) -> Result<Answer<'_>, FetchError> {
     let (head, body) = response.into_parts();
     if head.status.as_u16() < 200 {
         // ureq swallows the others; a 101 nobody asked for would leave the client with a broken connection.
@@ -256,15 +267,15 @@ fn judge(error: &ureq::Error, attempt: &Attempt, monitor: &Monitor) -> (FetchErr
 
 /// The client's body on its way through ureq: exactly as long as announced, and its own failures kept apart from the
 /// connection's.
-struct Upload<'a> {
+pub(super) struct Upload<'a> {
     reader: &'a mut dyn Read,
-    left: Option<u64>,
+    pub(super) left: Option<u64>,
     begun: bool,
-    failed: Option<io::Error>,
+    pub(super) failed: Option<io::Error>,
 }
 
 impl<'a> Upload<'a> {
-    fn new(OutgoingBody { reader, length }: OutgoingBody<'a>) -> Self {
+    pub(super) fn new(OutgoingBody { reader, length }: OutgoingBody<'a>) -> Self {
         Self { reader, left: length, begun: false, failed: None }
     }
 }

@@ -9,6 +9,8 @@
 //!    +---> StreamedBody (answer.rs): waits itself, for as long as the body streams
 //!    |
 //!    +---> Link (whole.rs) of one Monitor (monitor.rs) a server: State (link.rs) <--- probe.rs
+//!
+//!  upgrade --> Wire --> 101: a Tunnel, whose bytes are the caller's to pass; else ureq reads the answer
 //! ```
 //!
 //! Several servers may stand for the cluster, each with an agent of its own per identity, a state and a thread that probes.
@@ -45,6 +47,7 @@ mod race;
 mod resolver;
 mod tls;
 mod transport;
+mod upgrade;
 mod wait;
 mod wakefulness;
 mod whole;
@@ -54,15 +57,18 @@ mod tests;
 
 pub use link::Event;
 pub use tls::UpstreamError;
+pub use upgrade::{Line, Tunnel};
 pub use wait::Epoch;
 pub use whole::{Link, Outage};
 
 use connector::{Dial, NoResolver, Place};
-use fetch::{Failed, Sending, Target};
+use fetch::{Failed, Head, Sending, Target};
+use monitor::Signals;
 use proxy::Proxy;
 use race::Exits;
 use resolver::Addresses;
 use tls::Trust;
+use transport::Wire;
 use wait::Waits;
 
 /// Largest head of an answer, in bytes; the front takes requests of the same size.
@@ -121,6 +127,14 @@ pub struct Answer<'a> {
     /// ([`io::ErrorKind::UnexpectedEof`]), a client that hung up [`io::ErrorKind::BrokenPipe`], a link found down
     /// [`io::ErrorKind::NetworkDown`].
     pub body: Box<dyn io::Read + 'a>,
+}
+
+/// What came of asking for another protocol.
+pub enum Upgraded<'a> {
+    /// The upstream agrees (101): what follows is no HTTP.
+    Tunnel(Box<Tunnel<'a>>),
+    /// It says something else.
+    Answer(Answer<'a>),
 }
 
 /// Why there is no answer.
@@ -186,16 +200,13 @@ struct Server {
     host: String,
 }
 
-/// A connection of its own ([`Upstream::dial`]).
-pub struct Dialled<'a> {
-    /// Non-blocking. Nothing watches it for the caller.
-    pub socket: TcpStream,
-    /// With its handshake done.
-    pub tls: ClientConnection,
-    /// The `Host` of requests on it.
-    pub host: &'a str,
-    /// The path in front of theirs.
-    pub base_path: &'a str,
+/// A connection of its own ([`Upstream::dial`]): non-blocking, its handshake done. Nothing watches it.
+struct Dialled {
+    /// Of the server, among all.
+    place: usize,
+    signals: Signals,
+    socket: TcpStream,
+    tls: ClientConnection,
 }
 
 /// Who is known to the upstream at one moment: whose key pairs there are. A request is identified and sent by one and the
@@ -354,27 +365,34 @@ impl Upstream {
         }
     }
 
-    /// A connection of its own, for what is no plain HTTP exchange (`Connection: Upgrade`), to the first server that can be
-    /// reached.
-    pub fn dial(
-        &self,
+    /// Sends one request that asks for another protocol, on a connection of its own, and waits for the head of its answer,
+    /// as [`Upstream::fetch`] does. `Connection: Upgrade` is added; `Upgrade` is among the headers. It goes to the first
+    /// server that can be reached.
+    pub fn upgrade<'c>(
+        &'c self,
         known: &Known,
         who: &Credentials,
-        client: Option<BorrowedFd<'_>>,
-    ) -> Result<Dialled<'_>, FetchError> {
+        out: Outgoing<'_, 'c>,
+    ) -> Result<Upgraded<'c>, FetchError> {
+        let Dialled { place, signals, socket, tls } = self.dial(known, who, out.client)?;
+        let (server, monitor, sending) = (&self.servers[place], &self.link.monitors()[place], Sending::new(out));
+        let head = Head::new(&server.target, &sending)?;
+        let wire = Wire::new(socket, tls, Arc::clone(monitor.pulse()));
+        upgrade::upgrade(wire, &head, &server.host, (monitor, signals), sending)
+    }
+
+    /// A connection of its own, to the first server that can be reached.
+    fn dial(&self, known: &Known, who: &Credentials, client: Option<BorrowedFd<'_>>) -> Result<Dialled, FetchError> {
         let routes = &known.identity(who)?.routes;
         let mut failed = None;
         for place in self.order()? {
-            let (server, monitor) = (&self.servers[place], &self.link.monitors()[place]);
+            let monitor = &self.link.monitors()[place];
             let Ok(signals) = monitor.open() else { continue };
-            match routes[place].dial.dial(&Waits { client, until: &signals.down, stop: None }, Duration::MAX) {
-                Ok((socket, tls)) => {
-                    return Ok(Dialled { socket, tls, host: &server.host, base_path: &server.target.base_path });
-                }
-                Err(fault) => match fetch::dial_failure(fault, client, monitor) {
-                    error @ FetchError::Unreachable(_) => failed = Some(error),
-                    error => return Err(error),
-                },
+            let dialled = routes[place].dial.dial_aside(&Waits { client, until: &signals.down, stop: None });
+            match dialled.map_err(|fault| fetch::dial_failure(fault, client, monitor)) {
+                Ok((socket, tls)) => return Ok(Dialled { place, signals, socket, tls }),
+                Err(error @ FetchError::Unreachable(_)) => failed = Some(error),
+                Err(error) => return Err(error),
             }
         }
         Err(failed.unwrap_or_else(|| FetchError::Unreachable(self.link.reason())))

@@ -27,7 +27,7 @@ const STALL: Duration = Duration::from_secs(60);
 pub(super) struct Wire {
     socket: Arc<TcpStream>,
     tls: ClientConnection,
-    buffers: TidalBuffers,
+    pub(super) buffers: TidalBuffers,
     pulse: Arc<Pulse>,
     /// The upstream answered before the request's body was through, or closed that direction: what is still written is
     /// dropped (so that the answer can be read), and the connection is not used again.
@@ -51,6 +51,22 @@ impl Wire {
     /// `socket` is non-blocking, the handshake is done.
     pub(super) fn new(socket: TcpStream, tls: ClientConnection, pulse: Arc<Pulse>) -> Self {
         Self { socket: Arc::new(socket), tls, buffers: TidalBuffers::default(), pulse, deaf: false, used: false }
+    }
+
+    /// For who speaks another protocol from now on.
+    pub(super) fn parts(&mut self) -> (&mut ClientConnection, &TcpStream) {
+        (&mut self.tls, &self.socket)
+    }
+
+    /// The request has been sent and the beginning of its answer is here: ureq may send the one and read the other as if
+    /// neither were so. Not used again.
+    pub(super) fn replay(&mut self) {
+        self.deaf = true;
+        self.buffers.read_again();
+    }
+
+    pub(super) fn is_deaf(&self) -> bool {
+        self.deaf
     }
 
     /// Takes in what has arrived, until there is plaintext or nothing more. Never waits. An end without `close_notify` is
@@ -80,7 +96,7 @@ impl Wire {
     }
 
     /// `Ok(None)`: nothing yet, and this thread is not to wait here.
-    fn receive(&mut self, mut attempt: Option<&mut Attempt>) -> Result<Option<bool>, Fault> {
+    pub(super) fn receive(&mut self, mut attempt: Option<&mut Attempt>) -> Result<Option<bool>, Fault> {
         self.used = true;
         let begins = attempt.as_ref().is_some_and(|attempt| attempt.answer_by.is_none());
         // The head's first byte is a round trip away: waiting comes before looking.
@@ -112,6 +128,14 @@ impl Wire {
                 .map_err(|interrupted| Fault::from_wait(interrupted, || Fault::FirstByte))?;
             seen = self.look()?;
         }
+    }
+
+    pub(super) fn send_all(&mut self, bytes: &[u8], attempt: &mut Attempt) -> Result<(), Fault> {
+        for piece in bytes.chunks(super::buffers::SIZE) {
+            self.buffers.output()[..piece.len()].copy_from_slice(piece);
+            self.send(piece.len(), attempt)?;
+        }
+        Ok(())
     }
 
     fn send(&mut self, amount: usize, attempt: &mut Attempt) -> Result<(), Fault> {

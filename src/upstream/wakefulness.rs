@@ -25,7 +25,8 @@ pub(super) const ALERT: Duration = Duration::from_secs(12);
 /// While a request goes up.
 pub(super) fn of_a_request(socket: impl AsFd) -> Result<(), Errno> {
     keep_alive(&socket, IDLE, INTERVAL, TIMES)?;
-    // The kernel counts it from what was last heard, also for keep-alive: it must not be set where silence is normal.
+    // The kernel counts it from what was last heard, also for keep-alive and a closed window: it must not be set where
+    // those are normal.
     sockopt::set_tcp_user_timeout(socket, UNACKNOWLEDGED.as_millis() as u32)
 }
 

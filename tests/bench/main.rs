@@ -6,10 +6,11 @@
 //! compared, not written again), and waits for a first byte as long as nginx does, so that nothing is answered from there.
 //!
 //! They are asked in turn, slice by slice, so that what else the machine does hits both; what is told is the median over
-//! the slices. Then what the record costs and how fast it answers ([`record`]), in JSON and in protobuf. `--quick` takes
-//! shorter slices; any other argument is a part of the name of what is to be asked for, or of `record`, `JSON`,
-//! `protobuf` or `engines` (each engine of the record with the same list, and without nginx; or the name of one), or of `wear` (hours of a node's
-//! life by engine, compressed in time). A low ratio is a finding, not a failure; a wrong answer is a failure.
+//! the slices. Then tunnels ([`tunnels`]); then what the record costs and how fast it answers ([`record`]), in JSON and in
+//! protobuf. `--quick` takes shorter slices; any other argument is a part of the name of what is to be asked for, or of
+//! `tunnels`, `record`, `JSON`, `protobuf` or `engines` (each engine of the record with the same list, and without nginx; or
+//! the name of one), or of `wear` (hours of a node's life by engine, compressed in time). A low ratio is a finding, not a
+//! failure; a wrong answer is a failure.
 
 #![allow(clippy::print_stdout, clippy::cast_precision_loss, reason = "the table is what this is for")]
 #![allow(unreachable_pub, reason = "modules of one program")]
@@ -24,6 +25,7 @@ mod objects;
 mod pods;
 mod processes;
 mod record;
+mod tunnels;
 mod wear;
 
 use load::{Answered, Clients};
@@ -73,7 +75,12 @@ fn main() -> ExitCode {
     let begun = Instant::now();
     let forwards = wanted.is_empty() || objects::questions().iter().any(|q| q.name.contains(&wanted));
     let forwarding = if forwards { measure(&program, pace, &wanted) } else { Ok(()) };
-    let recorded = forwarding.and_then(|()| record::measure(&program, pace, &wanted));
+    let tunnelled = if "tunnels".contains(&wanted) {
+        forwarding.and_then(|()| tunnels::measure(&program, pace))
+    } else {
+        forwarding
+    };
+    let recorded = tunnelled.and_then(|()| record::measure(&program, pace, &wanted));
     let compared = recorded.and_then(|()| record::compare(pace, &wanted));
     if let Err(e) = compared.and_then(|()| wear::measure(&wanted)) {
         eprintln!("broken: {e}");

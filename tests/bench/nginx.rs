@@ -44,7 +44,8 @@ impl Nginx {
     /// certificate verified, connections and TLS sessions kept.
     pub fn rival(program: &Path, pki: &Pki, upstream: u16, node: &Pair, buffering: Buffering) -> Nginx {
         let http = format!(
-            "upstream cloud {{\n    server 127.0.0.1:{upstream};\n    keepalive 64;\n    keepalive_requests 100000000;\n  }}"
+            "upstream cloud {{\n    server 127.0.0.1:{upstream};\n    keepalive 64;\n    keepalive_requests 100000000;\n  }}
+  map $http_upgrade $wish {{ default upgrade; '' ''; }}"
         );
         let buffering = match buffering {
             Buffering::On => "on",
@@ -54,7 +55,8 @@ impl Nginx {
             "location / {{
       proxy_pass https://cloud;
       proxy_http_version 1.1;
-      proxy_set_header Connection \"\";
+      proxy_set_header Connection $wish;
+      proxy_set_header Upgrade $http_upgrade;
       proxy_set_header Host localhost:{upstream};
       proxy_ssl_certificate {};
       proxy_ssl_certificate_key {};

@@ -1,4 +1,4 @@
-//! The bed: what is written in Go, built from `components/` and `informers/` with the machine's own Go, and kept outside
+//! The bed: what is written in Go, built from `components/`, `informers/` and `node/` with the machine's own Go, and kept outside
 //! the checkout until their sources change.
 //!
 //! Where: `$LITE_BED`, else `lite-apiserver/bed` in `$XDG_CACHE_HOME` or `~/.cache`. The first build takes minutes; a
@@ -18,6 +18,8 @@ pub enum Program {
     Informers,
     /// Informers of an old one.
     OldInformers,
+    /// What a kubelet does for exec and the like, without containers.
+    Node,
 }
 
 impl Program {
@@ -28,6 +30,7 @@ impl Program {
             Program::Kube => ("kube", folder("components"), "go.mod"),
             Program::Informers => ("informers", folder("informers"), "go.mod"),
             Program::OldInformers => ("informers-old", folder("informers"), "old.mod"),
+            Program::Node => ("node", folder("node"), "go.mod"),
         }
     }
 

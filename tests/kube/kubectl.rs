@@ -4,13 +4,14 @@
 use crate::support::TempDir;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// kubectl with one kubeconfig.
 pub struct Kubectl {
     kube: PathBuf,
     kubeconfig: PathBuf,
+    environment: &'static [(&'static str, &'static str)],
 }
 
 /// What a run said.
@@ -34,7 +35,17 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 impl Kubectl {
     pub fn new(kube: &Path, kubeconfig: PathBuf) -> Kubectl {
-        Kubectl { kube: kube.to_owned(), kubeconfig }
+        Kubectl { kube: kube.to_owned(), kubeconfig, environment: &[] }
+    }
+
+    /// The same with another kubeconfig.
+    pub fn by(&self, kubeconfig: PathBuf) -> Kubectl {
+        Kubectl { kube: self.kube.clone(), kubeconfig, environment: self.environment }
+    }
+
+    /// The same with these variables set.
+    pub fn with(&self, environment: &'static [(&'static str, &'static str)]) -> Kubectl {
+        Kubectl { kube: self.kube.clone(), kubeconfig: self.kubeconfig.clone(), environment }
     }
 
     /// The same for whoever has this token, and no certificate.
@@ -55,20 +66,28 @@ impl Kubectl {
 
     /// Starts it with these arguments, separated by blanks.
     pub fn start(&self, arguments: &str) -> Running {
+        let arguments: Vec<&str> = arguments.split(' ').collect();
+        self.start_fed(&arguments, Stdio::null())
+    }
+
+    /// The same with arguments that hold blanks, and something to read.
+    pub fn start_fed(&self, arguments: &[&str], input: Stdio) -> Running {
         let home = TempDir::new();
         let file = |name: &str| File::create(home.path().join(name)).expect("a file");
         let child = Command::new(&self.kube)
             .arg("kubectl")
-            .args(arguments.split(' '))
+            // Before the arguments, behind which may be a command's own.
             .arg("--cache-dir")
             .arg(home.path().join("cache"))
+            .args(arguments)
             // Not what the machine has set: no proxy, no other cluster, no settings of its user.
             .env_clear()
             .env("PATH", "/usr/bin:/bin")
             .env("HOME", home.path())
             .env("KUBECONFIG", &self.kubeconfig)
+            .envs(self.environment.iter().copied())
             .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kube/manifests"))
-            .stdin(Stdio::null())
+            .stdin(input)
             .stdout(file("out"))
             .stderr(file("err"))
             .spawn()
@@ -91,6 +110,11 @@ impl Kubectl {
 }
 
 impl Running {
+    /// What it reads, where that is a pipe. Dropped, it has an end.
+    pub fn input(&mut self) -> ChildStdin {
+        self.child.stdin.take().expect("a pipe")
+    }
+
     /// What it has printed so far.
     pub fn out(&self) -> String {
         fs::read_to_string(self.home.path().join("out")).unwrap_or_default()

@@ -1,6 +1,6 @@
 //! The ring of real components: a real etcd and kube-apiserver, a real kubectl, the real proxy between them, and a cable
-//! to cut. Three stories, one after the other: an outage as kubectl sees it (here), twenty cuts as informers see them
-//! ([`informers`]), and who can read what of whom ([`leaks`]). Beside them Go's server, as the judge of malformed requests
+//! to cut. Four stories, one after the other: an outage as kubectl sees it (here), twenty cuts as informers see them
+//! ([`informers`]), who can read what of whom ([`leaks`]), and exec and its kin ([`tunnels`]). Beside them Go's server, as the judge of malformed requests
 //! ([`judge`]).
 //!
 //! Besides Rust it needs Go, once, to build the components ([`bed`]). Nothing but loopback is spoken to.
@@ -26,6 +26,7 @@ mod record;
 mod reflector;
 mod refusals;
 mod scene;
+mod tunnels;
 
 use cable::Cable;
 use clerk::Clerk;

@@ -26,6 +26,7 @@ mod servers;
 mod small_disk;
 mod streams;
 mod trouble;
+mod tunnel;
 mod wire;
 
 use std::io;

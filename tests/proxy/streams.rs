@@ -229,3 +229,44 @@ fn a_watch_without_events_lasts_past_every_time_limit() {
     assert!(client.event(&mut Vec::new()).expect("an event").is_some());
     assert!(over.load(Ordering::SeqCst));
 }
+
+#[test]
+fn a_log_that_is_followed_comes_line_by_line_past_every_time_limit() {
+    let (go, wait) = mpsc::channel::<()>();
+    let wait = Mutex::new(wait);
+    let flags = ["--timeout=200ms", "--slow-timeout=400ms", "--idle-timeout=500ms", "--head-timeout=500ms"];
+    let scene = Scene::scripted(&flags, move |request, wire| {
+        let line = |wire: &mut crate::support::upstream::Wire, n: u32, chunked: bool| {
+            let text = format!("line {n}\n");
+            if chunked {
+                wire.chunk(text)?
+            } else {
+                wire.send(text)?
+            }
+            // Nothing more comes, and nothing ends, until the client has said that it has this one.
+            let _ = wait.lock().expect("wait").recv_timeout(Duration::from_secs(20));
+            std::io::Result::Ok(())
+        };
+        if request.target.contains("previous") {
+            wire.send("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n")?;
+            (1..=3).try_for_each(|n| line(wire, n, false))?;
+            return wire.goodbye();
+        }
+        wire.begin_chunked()?;
+        (1..=3).try_for_each(|n| line(wire, n, true))?;
+        wire.end_chunked()
+    });
+    for query in ["follow=true", "follow=true&previous=true"] {
+        let mut client = scene.proxy.client(Some(NODE));
+        client.patience(Duration::from_secs(15));
+        client.request("GET", &format!("/api/v1/namespaces/shop/pods/p/log?{query}"), &[]);
+        assert_eq!(client.head().expect("a head at once").status, 200);
+        assert_eq!(scene.proxy.metric("lite_apiserver_long_requests"), 1);
+        for n in 1..=3 {
+            assert_eq!(client.chunk().expect("a line at once"), format!("line {n}\n").into_bytes());
+            std::thread::sleep(Duration::from_millis(700));
+            go.send(()).expect("the upstream waits");
+        }
+        assert!(client.chunk().expect("a clean end").is_empty());
+    }
+}

@@ -78,6 +78,13 @@ pub fn tls_of(ca: &str, pair: Option<&(String, String)>) -> Arc<ClientConfig> {
     })
 }
 
+impl Read for Client {
+    /// What is no HTTP any more.
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.tls.read(buffer)
+    }
+}
+
 impl Client {
     /// Connects to the proxy with a client certificate of this CN, or none.
     pub fn connect(port: u16, pki: &Pki, cn: Option<&str>) -> Client {
@@ -110,6 +117,17 @@ impl Client {
     /// The socket, so that somebody else can end it.
     pub fn socket(&self) -> TcpStream {
         self.tls.get_ref().sock.try_clone().expect("a descriptor")
+    }
+
+    /// Says that nothing more is sent, and goes on reading.
+    pub fn say_goodbye(&mut self) {
+        self.tls.get_mut().conn.send_close_notify();
+        self.tls.get_mut().flush().expect("sent");
+    }
+
+    /// Ends the connection as a process does that is killed.
+    pub fn die(self) {
+        let _ = self.tls.get_ref().sock.shutdown(std::net::Shutdown::Both);
     }
 
     /// How long a read may take at most.

@@ -45,6 +45,13 @@ pub struct Wire {
     certificate: Option<Vec<u8>>,
 }
 
+impl Read for Wire {
+    /// What is no HTTP any more.
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.tls.read(buffer)
+    }
+}
+
 type Script = dyn Fn(&Received, &mut Wire) -> io::Result<()> + Send + Sync;
 
 impl Wire {
@@ -94,6 +101,18 @@ impl Wire {
         stream.flush()?;
         let _ = stream.sock.shutdown(Shutdown::Write);
         Err(io::ErrorKind::ConnectionAborted.into())
+    }
+
+    /// Says that nothing more is sent, and goes on reading.
+    pub fn say_goodbye(&mut self) -> io::Result<()> {
+        self.tls.get_mut().conn.send_close_notify();
+        self.tls.get_mut().flush()
+    }
+
+    /// How long a read or a write may take at most.
+    pub fn patience(&self, span: Duration) {
+        let socket = &self.tls.get_ref().sock;
+        socket.set_read_timeout(Some(span)).and_then(|()| socket.set_write_timeout(Some(span))).expect("a timeout");
     }
 
     /// Waits until the peer hangs up, at most `at_most`; true when it did.
@@ -239,10 +258,15 @@ impl Upstream {
 
     /// Cuts the cable: connections break, and new ones are refused.
     pub fn cut(&mut self) {
-        self.shared.stopping.store(true, Ordering::SeqCst);
+        self.refuse();
         for socket in self.shared.sockets.lock().expect("sockets").drain(..) {
             let _ = socket.shutdown(Shutdown::Both);
         }
+    }
+
+    /// New connections are refused; those that are there stay.
+    pub fn refuse(&mut self) {
+        self.shared.stopping.store(true, Ordering::SeqCst);
         // Wakes the thread that accepts.
         let _ = TcpStream::connect((self.address, self.port));
         if let Some(accepting) = self.accepting.take() {

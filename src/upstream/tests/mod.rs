@@ -8,6 +8,7 @@ mod receiving;
 mod sending;
 mod servers;
 mod stand_in;
+mod upgrading;
 
 use std::io::{self, Read};
 use std::net::{TcpListener, TcpStream};
