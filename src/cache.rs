@@ -58,7 +58,8 @@ struct Look<'a> {
 ///
 /// # Errors
 /// What is wrong, and the cure. Exit codes: 64 wrong command line, 65 what is recorded is not fit for this, 66 it is not
-/// there, 69 the daemon is running, 73 a file cannot be made, 74 it cannot be read or written, 77 not permitted.
+/// there, 69 the daemon is running, 73 a file cannot be made, 74 it cannot be read or written, 77 not permitted, 78 this
+/// program was built without the engine.
 pub fn run(
     arguments: impl IntoIterator<Item = OsString>,
     environment: &dyn Fn(&str) -> Option<String>,
