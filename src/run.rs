@@ -19,6 +19,7 @@ use crate::store::open_redb;
 use crate::store::{Bounds, FileOptions, FileStore, MemoryStore, Store, StoreError};
 use crate::upstream::Upstream;
 use rotation::Rotation;
+use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use signals::{Signals, Woken};
 use std::net::TcpListener;
@@ -177,14 +178,8 @@ struct Unopened {
 }
 
 /// Whether a disk may say this that was good yesterday. What a mistyped path leads to is none of it.
-fn is_of_the_disk(e: &StoreError) -> bool {
-    use rustix::io::Errno;
-    let StoreError::Io { error, .. } = e else { return false };
-    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
-    matches!(
-        errno,
-        Some(Errno::IO | Errno::ROFS | Errno::NOSPC | Errno::DQUOT | Errno::NXIO | Errno::NODEV | Errno::STALE)
-    )
+fn is_of_the_disk(errno: Errno) -> bool {
+    matches!(errno, Errno::IO | Errno::ROFS | Errno::NOSPC | Errno::DQUOT | Errno::NXIO | Errno::NODEV | Errno::STALE)
 }
 
 fn open_store(config: &Config) -> Result<Arc<dyn Store>, Unopened> {
@@ -192,7 +187,11 @@ fn open_store(config: &Config) -> Result<Arc<dyn Store>, Unopened> {
     let unopened = |flag: &str, path: &Path, e: &StoreError| {
         let exit = if matches!(e, StoreError::Locked { .. }) { 69 } else { 73 };
         let failed = failed(exit, format!("--{flag} {}: {e}", path.display()));
-        Unopened { failed, by_the_disk: is_of_the_disk(e) }
+        let errno = match e {
+            StoreError::Io { error, .. } => error.raw_os_error().map(Errno::from_raw_os_error),
+            _ => None,
+        };
+        Unopened { failed, by_the_disk: errno.is_some_and(is_of_the_disk) }
     };
     Ok(match &config.store {
         StoreConfig::Memory => Arc::new(MemoryStore::new()),
