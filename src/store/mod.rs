@@ -38,6 +38,8 @@ mod snapshot;
 
 #[cfg(test)]
 mod contract;
+#[cfg(test)]
+mod power_tests;
 
 pub use bounds::{Bounded, Bounds, Dropped};
 pub use disk::{Disk, DiskFile, OsDisk};
