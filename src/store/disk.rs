@@ -39,16 +39,28 @@ pub trait Disk: Send + Sync + 'static {
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>>;
 }
 
-/// Makes a directory, and what is above it as far as it is missing.
+/// Makes a directory, and what is above it as far as it is missing, and makes their names durable.
 pub(super) fn make_dirs(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
-    match (disk.create_dir(dir), dir.parent()) {
-        (Err(error), Some(above)) if error.kind() == io::ErrorKind::NotFound => {
-            make_dirs(disk, above)?;
-            disk.create_dir(dir)
-        }
-        (Err(error), _) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => Ok(()),
+    let above = above(dir);
+    let mut made = disk.create_dir(dir);
+    if matches!(&made, Err(error) if error.kind() == io::ErrorKind::NotFound && above != dir) {
+        make_dirs(disk, above)?;
+        made = disk.create_dir(dir);
     }
+    match made {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+        Ok(()) => match disk.sync_dir(above) {
+            // Who may add to a directory need not be allowed to read it.
+            Err(error) if error.kind() != io::ErrorKind::PermissionDenied => Err(error),
+            _ => Ok(()),
+        },
+    }
+}
+
+/// The directory that a path is in.
+pub(super) fn above(path: &Path) -> &Path {
+    path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// An open file.

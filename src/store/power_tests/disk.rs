@@ -4,7 +4,8 @@
 //! What [`Disk`] says, taken at its word: contents are there once `sync_data` of their file has returned, names once
 //! `sync_dir` of their directory has, everything once `sync_all` has. What was done since may each have happened or not:
 //! every name for itself (a rename is one thing), every unit of a file's contents (a sector, 512 bytes, or less) as it was
-//! after any of the writes since, or zeros where the file had not reached; its length as after any of them, or between.
+//! after any of the writes since, or zeros where the file had not reached; its length as after any of them, or, where a write
+//! has made it longer, between (a length that is set is one thing, too).
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -377,6 +378,7 @@ impl Image {
     fn torn(&self, node: Node, ops: &[&Op], unit: usize) -> Torn {
         let mut now = Image(vec![Inode::File(Arc::clone(self.file(node)))]);
         let mut lengths = vec![now.file(0).len()];
+        let mut borders = Vec::new();
         let mut units: BTreeMap<usize, Vec<Vec<u8>>> = BTreeMap::new();
         let value_at = |content: &[u8], which: usize| {
             let end = content.len().min((which + 1) * unit);
@@ -399,9 +401,10 @@ impl Image {
                 units.entry(which).or_default().push(value_at(now.file(0), which));
             }
             lengths.push(now.file(0).len());
+            if let Op::Write(..) = op {
+                borders.extend((length / unit + 1..now.file(0).len().div_ceil(unit)).map(|which| which * unit));
+            }
         }
-        let (least, most) = (lengths.iter().min().copied().unwrap_or(0), lengths.iter().max().copied().unwrap_or(0));
-        let borders: Vec<usize> = (least / unit + 1..most.div_ceil(unit)).map(|which| which * unit).collect();
         let newest = lengths.len() - 1;
         lengths.splice(newest..newest, borders.iter().copied().step_by(borders.len().div_ceil(LENGTHS).max(1)));
         let units = units.into_iter().map(|(which, values)| (which * unit, distinct(values))).collect();

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::super::contract::{bytes, delete, list, object, put, write_document};
 use super::super::{Bounded, Bounds, Change, DocumentHead, ViewKey};
-use super::{Effort, Life, elsewhere, nodes, open_file, page, pods, selected, try_life};
+use super::{Effort, FILE, Life, elsewhere, nodes, page, pods, selected, try_life};
 
 fn fold(life: &mut Life, key: &ViewKey, changes: &[Change<'_>]) {
     life.step(|store| store.fold(key, changes).unwrap());
@@ -301,17 +301,54 @@ fn whenever_the_power_goes_the_file_engine_holds_a_state_that_existed() {
         ("long names", long_names, Effort { headers_tear: true, ..LONG }),
     ];
     for (name, story, effort) in stories {
-        try_life("file", open_file, name, story, *effort);
+        try_life(FILE, name, story, *effort);
     }
     for operations in 0..12 {
         let story = |life: &mut Life| killed_in_compaction(life, operations);
-        try_life("file", open_file, &format!("killed in a compaction after {operations}"), story, LONG);
+        try_life(FILE, &format!("killed in a compaction after {operations}"), story, LONG);
     }
 }
 
 #[test]
 fn whenever_the_power_goes_again_while_the_file_engine_works_on_nothing_more_is_lost() {
     for (name, story) in [("documents", documents as Story), ("folds", folds), ("removals", removals)] {
-        try_life("file", open_file, name, story, TWICE);
+        try_life(FILE, name, story, TWICE);
+    }
+}
+
+/// What was not durable when the process was killed may be there or not.
+#[cfg(feature = "redb")]
+fn killed_between(life: &mut Life) {
+    record(life, &pods(), 10, &[("a", 1), ("b", 2)]);
+    life.flush();
+    fold(life, &pods(), &[put("c", 11, b"c@11")]);
+    life.kill();
+    record(life, &pods(), 12, &[("d", 12)]);
+    life.kill_in(3, |store| drop(store.flush()));
+    document(life, &page(), 1, b"one");
+    life.flush();
+}
+
+/// An opening costs some milliseconds, hence fewer disks; a second cut only where `POWER_CUTS` asks for more.
+#[cfg(feature = "redb")]
+#[test]
+fn whenever_the_power_goes_redb_holds_a_state_that_existed() {
+    const FEW: Effort = Effort { disks: 12, units: &[512], second: 0, headers_tear: false };
+    let stories: &[(&str, Story)] = &[
+        ("documents", documents),
+        ("folds", folds),
+        ("alternating", alternating),
+        ("removals", removals),
+        ("restarts", restarts),
+        ("killed between", killed_between),
+    ];
+    for (name, story) in stories {
+        try_life(super::REDB, name, story, FEW);
+    }
+    try_life(super::REDB, "long documents", long_documents, Effort { disks: 4, ..FEW });
+    if super::times() > 1 {
+        for (name, story) in [("generations", generations as Story), ("turned", turned), ("notes", notes)] {
+            try_life(super::REDB, name, story, Effort { disks: 2, second: 2, ..FEW });
+        }
     }
 }

@@ -25,12 +25,30 @@ use disk::{Image, PowerDisk};
 
 const ROOT: &str = "/lib/store";
 
-/// Opens a store that makes nothing durable unless it is told to.
-type Open = fn(PowerDisk) -> Arc<dyn Store>;
+/// Of these engines the operations on the disk are ours to see.
+#[derive(Clone, Copy)]
+struct Engine {
+    name: &'static str,
+    /// Opens a store that makes nothing durable unless it is told to.
+    open: fn(PowerDisk) -> Arc<dyn Store>,
+    /// Whether what has been committed and is not durable is there after the process has been killed.
+    outlives_a_kill: bool,
+}
+
+const FILE: Engine = Engine { name: "file", open: open_file, outlives_a_kill: true };
 
 fn open_file(disk: PowerDisk) -> Arc<dyn Store> {
     let options = FileOptions { root: ROOT.into(), flush_interval: Duration::from_secs(3600) };
     Arc::new(FileStore::open_on(Arc::new(disk), options).unwrap())
+}
+
+#[cfg(feature = "redb")]
+const REDB: Engine = Engine { name: "redb", open: open_redb, outlives_a_kill: false };
+
+#[cfg(feature = "redb")]
+fn open_redb(disk: PowerDisk) -> Arc<dyn Store> {
+    let options = super::contract::database_options(&std::path::Path::new(ROOT).join("db"));
+    Arc::new(super::redb::open_on(&(Arc::new(disk) as Arc<dyn super::Disk>), &options).unwrap())
 }
 
 fn pods() -> ViewKey {
@@ -107,7 +125,7 @@ fn look(store: &dyn Store) -> Vec<State> {
 
 /// A history under way.
 struct Life {
-    open: Open,
+    engine: Engine,
     disk: PowerDisk,
     store: Option<Arc<dyn Store>>,
     /// The states of each view, and how long the disk's log was before each came to be.
@@ -120,12 +138,12 @@ struct Life {
 }
 
 impl Life {
-    fn begin(open: Open, image: Image) -> Self {
+    fn begin(engine: Engine, image: Image) -> Self {
         let disk = PowerDisk::new(image);
-        let store = open(disk.clone());
+        let store = (engine.open)(disk.clone());
         let seen: Vec<_> = look(&*store).into_iter().map(|state| vec![(0, state)]).collect();
         Self {
-            open,
+            engine,
             disk,
             store: Some(store),
             durable: vec![(0, vec![0; seen.len()])],
@@ -171,18 +189,19 @@ impl Life {
         self.note(self.disk.steps());
     }
 
-    /// The process is killed, after so many more operations on the disk, which `act` asks for; another one starts. What was
-    /// committed before is there, since the power is on.
+    /// The process is killed, after so many more operations on the disk, which `act` asks for; another one starts.
     fn kill_in(&mut self, operations: usize, act: impl FnOnce(&dyn Store)) {
         self.disk.dies_after(operations);
         act(&*self.store());
         self.disk = self.disk.next_life();
         self.store = None;
-        self.store = Some((self.open)(self.disk.clone()));
-        for (states, found) in self.seen.iter_mut().zip(look(&**self.store.as_ref().unwrap())) {
-            let (_, last) = states.last_mut().unwrap();
-            assert_eq!(last.text, found.text, "after a kill");
-            last.since = last.since.min(found.since);
+        self.store = Some((self.engine.open)(self.disk.clone()));
+        let steps = self.disk.steps();
+        for (view, found) in look(&**self.store.as_ref().unwrap()).into_iter().enumerate() {
+            let allowed = self.allowed(view, steps + 1);
+            let allowed = if self.engine.outlives_a_kill { &allowed[allowed.len() - 1..] } else { allowed };
+            assert!(allowed.iter().any(|(_, state)| state.is(&found)), "after a kill, {found:?} is not of {allowed:?}");
+            self.seen[view].push((steps, found));
         }
     }
 
@@ -200,7 +219,7 @@ impl Life {
         self.store = None;
         self.disk.alter(path, |content| content[at] ^= 1);
         let before = std::mem::take(&mut self.seen);
-        *self = Self { before, ..Self::begin(self.open, self.disk.image()) };
+        *self = Self { before, ..Self::begin(self.engine, self.disk.image()) };
         assert_eq!(self.store().stats().damaged, 1);
         self.rotten = 1;
     }
@@ -210,7 +229,7 @@ impl Life {
         self.store = None;
         self.is_durable();
         self.disk = self.disk.next_life();
-        self.store = Some((self.open)(self.disk.clone()));
+        self.store = Some((self.engine.open)(self.disk.clone()));
         self.note(self.disk.steps());
     }
 
@@ -233,15 +252,15 @@ struct Outcome {
 }
 
 /// Opens a store on what a power cut has left, and works on with it.
-fn survive(open: Open, image: &Image) -> Outcome {
-    let told = told(&*open(PowerDisk::new(image.clone())));
-    let mut life = Life::begin(open, image.clone());
+fn survive(engine: Engine, image: &Image) -> Outcome {
+    let told = told(&*(engine.open)(PowerDisk::new(image.clone())));
+    let mut life = Life::begin(engine, image.clone());
     let (found, damaged) = (life.now(), life.store().stats().damaged);
     lives::work_on(&mut life);
     let least = life.disk.cut(life.disk.steps(), 512).least();
     let last = life.now();
     nothing_is_left_over(&least);
-    let again = open(PowerDisk::new(least));
+    let again = (engine.open)(PowerDisk::new(least));
     for (last, again) in last.iter().zip(look(&*again)) {
         assert!(last.is(&again), "{last:?} was flushed, and is {again:?}");
     }
@@ -301,7 +320,7 @@ fn cut_everywhere(what: &str, life: &Life, effort: Effort, known: &mut HashMap<u
                 let tried = catch_unwind(AssertUnwindSafe(|| {
                     let outcome = known.entry(image.fingerprint()).or_insert_with(|| {
                         tally.opened += 1;
-                        let mut outcome = survive(life.open, &image);
+                        let mut outcome = survive(life.engine, &image);
                         // A record after what is lost tells of it until the file is read, and so after the second cut.
                         outcome.life.before.clone_from(&life.seen);
                         if effort.second > 0 {
@@ -340,13 +359,14 @@ fn judge(life: &Life, steps: usize, outcome: &Outcome, may_look_damaged: bool) {
 }
 
 /// Tells the story, and what came of it.
-fn try_life(engine: &str, open: Open, name: &str, story: impl Fn(&mut Life), mut effort: Effort) {
+fn try_life(engine: Engine, name: &str, story: impl Fn(&mut Life), mut effort: Effort) {
     effort.disks *= times();
     effort.second *= times();
     let began = Instant::now();
-    let mut life = Life::begin(open, Image::empty());
+    let mut life = Life::begin(engine, Image::empty());
     story(&mut life);
     let mut tally = Tally::default();
+    let engine = engine.name;
     cut_everywhere(&format!("{engine}: {name}"), &life, effort, &mut HashMap::new(), &mut tally);
     let Tally { cuts, sampled, disks, opened, second } = tally;
     let (steps, took) = (life.disk.steps(), began.elapsed().as_secs_f32());
