@@ -56,6 +56,10 @@ impl Disk for Overlay {
         Unchanged.sync_dir(path)
     }
 
+    fn sync_all(&self, path: &Path) -> io::Result<()> {
+        Unchanged.sync_all(path)
+    }
+
     /// The daemon's own lock, where there is one: nobody else may write while it is looked.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
         match File::open(path) {
