@@ -68,7 +68,7 @@ pub fn run(config: &Config) -> Result<(), Failed> {
         // Only where there may be another life: who comes to a daemon that ends is refused, and need not wait.
         let spare = stands_in.then(|| bound.try_clone()).transpose();
         let spare = spare.map_err(|e| failed(71, format!("the sockets cannot be copied: {e}")))?;
-        match (live(config, &signals, bound, store, stands_in)?, spare) {
+        match (live(config, &signals, bound, &store, stands_in)?, spare) {
             (Ended::Mended, Some(again)) => bound = again,
             _ => return Ok(()),
         }
@@ -79,12 +79,12 @@ fn live(
     config: &Config,
     signals: &Signals,
     bound: Listening,
-    store: Arc<dyn Store>,
+    store: &Arc<dyn Store>,
     stands_in: bool,
 ) -> Result<Ended, Failed> {
-    let clock = Arc::new(serve::clock(&*store));
+    let clock = Arc::new(serve::clock(&**store));
     let upstream = open_upstream(config, &clock)?;
-    let service = Arc::new(Service::new(options(config, stands_in), Arc::clone(&upstream), Arc::clone(&store), clock));
+    let service = Arc::new(Service::new(options(config, stands_in), Arc::clone(&upstream), Arc::clone(store), clock));
     if let Some(roots) = &config.certificates.upstream_roots {
         service.trust(&roots.fingerprints());
     }
