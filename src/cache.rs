@@ -1,9 +1,9 @@
 //! `lite-apiserver cache`: looks into a record from outside, also while the daemon writes it. Owns the subcommands' words,
 //! in text and in JSON; knows the store and how objects are put together again, and nothing of serving.
 //!
-//! Looking into a file record takes no lock and changes nothing ([`FileStore::look`]). Removing takes the daemon's lock, and
+//! Looking into a file record takes no lock and changes nothing (`FileStore::look`). Removing takes the daemon's lock, and
 //! is refused while it runs: a second writer would tear what the first one wrote. A database is its daemon's alone, also for
-//! looking ([`open`]). Bodies that may be secrets (secrets, tokens, reviews of
+//! looking (`cache/open.rs`). Bodies that may be secrets (secrets, tokens, reviews of
 //! tokens) are shown only where that is asked for by name.
 
 mod command;

@@ -22,6 +22,7 @@ use rotation::Rotation;
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use signals::{Signals, Woken};
+use std::io;
 use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
@@ -59,18 +60,31 @@ enum Ended {
 pub fn run(config: &Config) -> Result<(), Failed> {
     let signals = Signals::catch().map_err(|e| failed(71, format!("signals cannot be caught: {e}")))?;
     allow_open_files(config.limits.max_connections);
-    while matches!(live(config, &signals)?, Ended::Mended) {}
-    Ok(())
-}
-
-fn live(config: &Config, signals: &Signals) -> Result<Ended, Failed> {
-    let bound = bind(config)?;
+    let mut bound = bind(config)?;
     // No thread has been started yet.
     privileges::lower(config)?;
-    let (store, stands_in) = open_or_stand_in(config)?;
-    let clock = Arc::new(serve::clock(&*store));
+    loop {
+        let (store, stands_in) = open_or_stand_in(config)?;
+        // Only where there may be another life: who comes to a daemon that ends is refused, and need not wait.
+        let spare = stands_in.then(|| bound.try_clone()).transpose();
+        let spare = spare.map_err(|e| failed(71, format!("the sockets cannot be copied: {e}")))?;
+        match (live(config, &signals, bound, &store, stands_in)?, spare) {
+            (Ended::Mended, Some(again)) => bound = again,
+            _ => return Ok(()),
+        }
+    }
+}
+
+fn live(
+    config: &Config,
+    signals: &Signals,
+    bound: Listening,
+    store: &Arc<dyn Store>,
+    stands_in: bool,
+) -> Result<Ended, Failed> {
+    let clock = Arc::new(serve::clock(&**store));
     let upstream = open_upstream(config, &clock)?;
-    let service = Arc::new(Service::new(options(config, stands_in), Arc::clone(&upstream), Arc::clone(&store), clock));
+    let service = Arc::new(Service::new(options(config, stands_in), Arc::clone(&upstream), Arc::clone(store), clock));
     if let Some(roots) = &config.certificates.upstream_roots {
         service.trust(&roots.fingerprints());
     }
@@ -118,6 +132,13 @@ fn live(config: &Config, signals: &Signals) -> Result<Ended, Failed> {
 struct Listening {
     clients: Bound,
     admin: Option<TcpListener>,
+}
+
+impl Listening {
+    fn try_clone(&self) -> io::Result<Listening> {
+        let admin = self.admin.as_ref().map(TcpListener::try_clone).transpose()?;
+        Ok(Listening { clients: self.clients.try_clone()?, admin })
+    }
 }
 
 fn bind(config: &Config) -> Result<Listening, Failed> {
