@@ -255,6 +255,7 @@ fn an_upgrade_that_is_refused_is_an_answer_like_any_other() {
     assert_eq!(client.get("/api/v1/x").status(), 200);
     assert_eq!(scene.proxy.metric("lite_apiserver_tunnels_total"), 0);
     assert_eq!(scene.proxy.metric("lite_apiserver_connections_accepted_total"), 1);
+    assert_eq!(scene.upstream.received().len(), 7, "each was asked for once");
 }
 
 #[test]
@@ -536,7 +537,6 @@ fn who_dies_is_not_waited_for_by_who_does_not_read() {
     let mut client = open(&scene, Some(NODE), SPDY);
     client.patience(Duration::from_secs(1));
     while client.try_send(vec![7; 64 * 1024]).is_ok() {}
-    // With bytes of the proxy's unread, so that the kernel resets the connection.
     client.die();
     let begun = Instant::now();
     eventually("it is over", || scene.proxy.metric("lite_apiserver_tunnels") == 0);

@@ -125,14 +125,15 @@ impl Client {
         self.tls.get_mut().flush().expect("sent");
     }
 
-    /// Ends the connection as a process does that is killed.
+    /// Resets the connection, as the kernel does for a process that is killed before it has read all.
     pub fn die(self) {
-        let _ = self.tls.get_ref().sock.shutdown(std::net::Shutdown::Both);
+        rustix::net::sockopt::set_socket_linger(&self.tls.get_ref().sock, Some(Duration::ZERO)).expect("set");
     }
 
-    /// How long a read may take at most.
+    /// How long a read or a write may take at most.
     pub fn patience(&self, span: Duration) {
-        self.tls.get_ref().sock.set_read_timeout(Some(span)).expect("a timeout");
+        let socket = &self.tls.get_ref().sock;
+        socket.set_read_timeout(Some(span)).and_then(|()| socket.set_write_timeout(Some(span))).expect("a timeout");
     }
 
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
