@@ -7,8 +7,11 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, OFlags, flock, syncfs};
+use rustix::io::Errno;
 
 /// A directory tree on which files can be made durable. Paths are whole paths.
 ///
@@ -78,6 +81,9 @@ pub trait DiskFile: Send + Sync {
     fn sync_data(&self) -> io::Result<()>;
 }
 
+/// How long a lock is waited for: whoever held it may just be ending, or be a child of it that has not come to `exec`.
+const LINGERS: Duration = Duration::from_secs(1);
+
 /// The operating system's files.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OsDisk;
@@ -139,7 +145,13 @@ impl Disk for OsDisk {
             Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => options().write(false).open(path),
             opened => opened,
         }?;
-        flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        let begun = Instant::now();
+        while let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            if error != Errno::WOULDBLOCK || begun.elapsed() > LINGERS {
+                return Err(error.into());
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
         Ok(Box::new(file))
     }
 }
