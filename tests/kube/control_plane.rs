@@ -23,8 +23,38 @@ pub struct ControlPlane {
     ca: PathBuf,
     address: String,
     port: u16,
+    /// What kube-apiserver is started with, but for its port.
+    apiserver: Vec<(&'static str, String)>,
     /// In the order in which they were started.
     running: Vec<Child>,
+}
+
+/// One more kube-apiserver on the same etcd; killed when dropped.
+pub struct Another {
+    pub port: u16,
+    command: Command,
+    running: Option<Child>,
+}
+
+impl Another {
+    /// As a power cut would.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.running.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Starts it again; it serves some seconds later.
+    pub fn revive(&mut self) {
+        self.running = Some(self.command.spawn().expect("kube-apiserver starts"));
+    }
+}
+
+impl Drop for Another {
+    fn drop(&mut self) {
+        self.kill();
+    }
 }
 
 impl ControlPlane {
@@ -37,7 +67,8 @@ impl ControlPlane {
     pub fn start_at(kube: &Path, pki: &Pki, address: &str) -> ControlPlane {
         let (folder, port, etcd, etcd_peers) = (TempDir::new(), free_port(), free_port(), free_port());
         let (kube, address) = (kube.to_owned(), address.to_owned());
-        let mut own = ControlPlane { kube, folder, ca: pki.ca(), address, port, running: Vec::new() };
+        let mut own =
+            ControlPlane { kube, folder, ca: pki.ca(), address, port, apiserver: Vec::new(), running: Vec::new() };
         let (clients, peers) = (format!("http://127.0.0.1:{etcd}"), format!("http://127.0.0.1:{etcd_peers}"));
         own.run(
             "etcd",
@@ -55,27 +86,24 @@ impl ControlPlane {
         let tokens = pki.signing_key();
         let (serving, kubelet_client) =
             (pki.pair("kube-apiserver"), pki.member("kubelet-client", Some("system:masters")));
-        own.run(
-            "kube-apiserver",
-            &[
-                // Of a documentation network (RFC 5737): the endpoint of the service `kubernetes`; nobody connects to it.
-                ("advertise-address", "192.0.2.1".to_owned()),
-                ("bind-address", own.address.clone()),
-                ("secure-port", port.to_string()),
-                ("etcd-servers", clients),
-                ("tls-cert-file", shown(&serving.cert)),
-                ("tls-private-key-file", shown(&serving.key)),
-                ("client-ca-file", shown(&own.ca)),
-                ("kubelet-client-certificate", shown(&kubelet_client.cert)),
-                ("kubelet-client-key", shown(&kubelet_client.key)),
-                ("kubelet-preferred-address-types", "InternalIP".to_owned()),
-                ("authorization-mode", "Node,RBAC".to_owned()),
-                ("service-cluster-ip-range", "10.96.0.0/16".to_owned()),
-                ("service-account-issuer", "https://kubernetes.default.svc.cluster.local".to_owned()),
-                ("service-account-key-file", shown(&tokens.cert)),
-                ("service-account-signing-key-file", shown(&tokens.key)),
-            ],
-        );
+        own.apiserver = vec![
+            // Of a documentation network (RFC 5737): the endpoint of the service `kubernetes`; nobody connects to it.
+            ("advertise-address", "192.0.2.1".to_owned()),
+            ("bind-address", own.address.clone()),
+            ("etcd-servers", clients),
+            ("tls-cert-file", shown(&serving.cert)),
+            ("tls-private-key-file", shown(&serving.key)),
+            ("client-ca-file", shown(&own.ca)),
+            ("kubelet-client-certificate", shown(&kubelet_client.cert)),
+            ("kubelet-client-key", shown(&kubelet_client.key)),
+            ("kubelet-preferred-address-types", "InternalIP".to_owned()),
+            ("authorization-mode", "Node,RBAC".to_owned()),
+            ("service-cluster-ip-range", "10.96.0.0/16".to_owned()),
+            ("service-account-issuer", "https://kubernetes.default.svc.cluster.local".to_owned()),
+            ("service-account-key-file", shown(&tokens.cert)),
+            ("service-account-signing-key-file", shown(&tokens.key)),
+        ];
+        own.run("kube-apiserver", &[own.apiserver.clone(), vec![("secure-port", port.to_string())]].concat());
         let admin = own.kubeconfig(ADMIN, &pki.member(ADMIN, Some("system:masters")));
         own.await_ready(&Kubectl::new(&own.kube.clone(), admin));
         let controllers = "system:kube-controller-manager";
@@ -101,6 +129,16 @@ impl ControlPlane {
             ],
         );
         own
+    }
+
+    /// Starts one more kube-apiserver; it serves some seconds later.
+    pub fn another(&self) -> Another {
+        let port = free_port();
+        let flags = [self.apiserver.as_slice(), &[("secure-port", port.to_string())]].concat();
+        let mut another =
+            Another { port, command: self.command("kube-apiserver", &flags, &port.to_string()), running: None };
+        another.revive();
+        another
     }
 
     /// Where kube-apiserver listens.
@@ -144,15 +182,20 @@ impl ControlPlane {
         path
     }
 
-    fn run(&mut self, component: &str, flags: &[(&str, String)]) {
-        let log = File::create(self.folder.path().join(format!("{component}.log"))).expect("a log");
-        let child = Command::new(&self.kube)
+    fn command(&self, component: &str, flags: &[(&str, String)], log: &str) -> Command {
+        let log = File::create(self.folder.path().join(format!("{log}.log"))).expect("a log");
+        let mut command = Command::new(&self.kube);
+        command
             .arg(component)
             .args(flags.iter().map(|(flag, value)| format!("--{flag}={value}")))
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a log"))
-            .stderr(log)
-            .spawn();
+            .stderr(log);
+        command
+    }
+
+    fn run(&mut self, component: &str, flags: &[(&str, String)]) {
+        let child = self.command(component, flags, component).spawn();
         self.running.push(child.unwrap_or_else(|e| panic!("{component} does not start: {e}")));
     }
 }
