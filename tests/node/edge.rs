@@ -305,7 +305,7 @@ impl Edge {
         let entries = fs::read_dir(self.folder.join("cni/networks/lite")).into_iter().flatten().flatten();
         let pods = entries.filter_map(|e| e.file_name().to_str()?.parse::<IpAddr>().ok());
         let mut addresses: Vec<SocketAddr> = pods.map(|ip| (ip, 8080).into()).collect();
-        addresses.push((Ipv4Addr::LOCALHOST, 8081).into());
+        addresses.extend([8081, 8082].map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port))));
         let told = self.on_node(|| {
             std::thread::scope(|threads| {
                 let asked: Vec<_> = addresses.iter().map(|a| threads.spawn(|| ask(*a, "/"))).collect();

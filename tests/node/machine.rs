@@ -2,6 +2,7 @@
 //! network), so that all that it starts ends with it, however it ends. What namespaces do not hold, namely what a kubelet
 //! sets for the whole machine and the cgroups of pods, is put back from outside.
 
+use crate::support::TempDir;
 use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -42,6 +43,8 @@ pub fn sandboxed(prepare: impl FnOnce(), story: impl FnOnce() -> i32) -> i32 {
         .map(|name| Path::new("/proc/sys").join(name))
         .filter_map(|path| Some((path.clone(), fs::read_to_string(path).ok()?)))
         .collect();
+    // Removed from outside, whatever becomes of those within.
+    let files = TempDir::new();
     let asked_to_end = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
         signal_hook::flag::register(signal, Arc::clone(&asked_to_end)).expect("a signal");
@@ -51,6 +54,7 @@ pub fn sandboxed(prepare: impl FnOnce(), story: impl FnOnce() -> i32) -> i32 {
         .arg(env::current_exe().expect("this program"))
         .args(env::args_os().skip(1))
         .env(WITHIN, "1")
+        .env("TMPDIR", files.path())
         .stdin(Stdio::null())
         // Not the terminal's: ^C is for the one outside.
         .process_group(0)

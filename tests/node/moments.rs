@@ -64,10 +64,10 @@ fn rolls_out(scene: &Scene, moment: usize, milliseconds: u64) -> String {
     format!("{milliseconds} ms into a roll-out")
 }
 
-/// One more pod becomes Ready (and one fewer the next time); a tenth of a second later.
+/// All pods are replaced, and the last of the new ones becomes Ready; a tenth of a second later.
 fn became_ready(scene: &Scene) -> String {
     let have = scene.answers().keys().filter(|name| name.starts_with("lite-demo-")).count();
-    scene.cloud.must(&format!("delete pod -l app=lite-demo --wait=false"));
+    scene.cloud.must("delete pod -l app=lite-demo --wait=false");
     scene.wait("the new pods are Ready", 60, |s| {
         let ready = s.cloud.must("get deployment lite-demo -o jsonpath={.status.readyReplicas}");
         let wanted = wanted(&s.cloud.must("get pods -l app=lite-demo -o json"));

@@ -73,10 +73,16 @@ impl Scene {
     pub fn deploy(&self, pods: usize) {
         self.wait("the default service account", 30, |s| s.cloud.run("get serviceaccount default").code == 0);
         let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/node/manifests/demo.yaml");
-        let applied = self.on_node(&format!("apply -f {manifest}"));
-        assert_eq!(applied.code, 0, "{}{}", applied.out, applied.err);
-        let scaled = self.on_node(&format!("scale deployment lite-demo --replicas={pods}"));
-        assert_eq!(scaled.code, 0, "{}{}", scaled.out, scaled.err);
+        for arguments in [
+            // Of the ring of real components.
+            "apply -f widgets.yaml".to_owned(),
+            "wait --for=condition=established crd/widgets.example.com --timeout=20s".to_owned(),
+            format!("apply -f {manifest}"),
+            format!("scale deployment lite-demo --replicas={pods}"),
+        ] {
+            let said = self.on_node(&arguments);
+            assert_eq!(said.code, 0, "{arguments}: {}{}", said.out, said.err);
+        }
         self.settled();
         self.say(&format!("{pods} pods of lite-demo are Ready"));
     }
@@ -85,6 +91,7 @@ impl Scene {
     pub fn settled(&self) {
         self.cloud_waits("rollout status deployment lite-demo");
         self.cloud_waits("rollout status daemonset host");
+        self.cloud_waits("rollout status daemonset control");
         self.cloud_waits(&format!("wait --for=condition=Ready pod/static-{NAME}"));
     }
 

@@ -45,6 +45,7 @@ fn once(wish: &Wish) -> Seen {
     let mut scene = Scene::install(wish);
     scene.deploy(wish.pods);
     ask(&scene);
+    control(&scene, "drawer closed");
     let before = scene.answers();
     let known = scene.known();
     // What a person has looked at while the link was up can be looked at again.
@@ -73,6 +74,8 @@ fn once(wish: &Wish) -> Seen {
     ask(&scene);
     person(&scene);
     let dark = scene.answers();
+    control(&scene, "drawer closed");
+    scene.cloud.must("patch widget drawer --type=merge -p {\"spec\":{\"drawer\":\"open\"}}");
     let service_in_the_dark = service_answers(&scene);
     scene.wait("the cluster calls the node lost", 90, |s| {
         s.cloud.must(&format!("get node {NAME} -o jsonpath={{.status.conditions[?(@.type==\"Ready\")].status}}"))
@@ -89,6 +92,7 @@ fn once(wish: &Wish) -> Seen {
     std::thread::sleep(Duration::from_secs(10));
     scene.say("the node is Ready, and what is deployed is");
     ask(&scene);
+    control(&scene, "drawer open");
     let (healed, known_after) = (scene.answers(), scene.known());
     println!("{}", scene.cloud.must("get nodes,pods -A -o wide"));
     let recreated = known.iter().filter(|(name, k)| known_after.get(*name).is_none_or(|after| after.uid != k.uid));
@@ -141,6 +145,14 @@ fn ask(scene: &Scene) {
     println!("$ curl {url}\n{}", scene.edge.curl(&url).trim_end());
     let served = if service_answers(scene) { "answers" } else { "does not answer" };
     println!("({} answer; the Service's address {SERVICE} {served})", Count::of(&scene.answers()));
+}
+
+/// The controller holds what it should: what was recorded, or what happened meanwhile. (It may have had to try again.)
+fn control(scene: &Scene, widgets: &str) {
+    let told = |s: &Scene| s.answers().into_iter().find(|(name, _)| name.starts_with("control-")).map(|(_, told)| told);
+    scene.wait("the controller holds it", 20, |s| told(s).is_some_and(|told| told["WIDGETS"] == widgets));
+    let told = told(scene).unwrap_or_default();
+    println!("the controller holds: {}; lists: {}; errors: {}", told["WIDGETS"], told["LISTS"], told["WRONG"]);
 }
 
 /// kube-proxy chooses a pod at random: one answer proves little.

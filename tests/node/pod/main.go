@@ -1,5 +1,5 @@
-// pod: what the node's containers run, one static binary for all of them: the echo server, an init container's errand, and
-// the pause container's wait.
+// pod: what the node's containers run, one static binary for all of them: the echo server, an init container's errand, a
+// controller that watches custom resources, and the pause container's wait.
 package main
 
 import (
@@ -26,15 +26,17 @@ func main() {
 	case "fetch":
 		fetch()
 	case "echo":
-		echo()
+		echo(func() string { return "" })
+	case "control":
+		echo(control().say)
 	default:
-		fmt.Fprintln(os.Stderr, "usage: pod [echo|fetch|pause]")
+		fmt.Fprintln(os.Stderr, "usage: pod [echo|fetch|control|pause]")
 		os.Exit(64)
 	}
 }
 
-// Tells who it is, what is in its volumes, and which start of the process it is.
-func echo() {
+// Tells who it is, what is in its volumes, which start of the process it is, and what more it knows.
+func echo(more func() string) {
 	instance := rand.Text()[:8]
 	http.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		for _, name := range []string{"NODE_NAME", "POD_NAME", "POD_NAMESPACE", "POD_IP"} {
@@ -44,7 +46,7 @@ func echo() {
 		for _, file := range []string{"configmap/colour", "secret/word", "fetched/colour"} {
 			fmt.Fprintf(w, "%s=%s\n", file, text(file))
 		}
-		fmt.Fprintf(w, "token=%d bytes\n", len(text("token/token")))
+		fmt.Fprintf(w, "token=%d bytes\n%s", len(text("token/token")), more())
 	})
 	port := os.Getenv("PORT")
 	if port == "" {
