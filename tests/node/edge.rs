@@ -4,7 +4,7 @@
 //! that is done with it.
 
 use crate::control_plane::{ADMIN, write_kubeconfig};
-use crate::machine::{remove_cgroups, run};
+use crate::machine::{child_of, remove_cgroups, run};
 use crate::parts;
 use crate::support::pki::Pki;
 use serde_json::json;
@@ -150,8 +150,11 @@ impl Edge {
             kubelet.push("--feature-gates=WatchListClient=true".to_owned());
         }
         let proxy = ["kube-proxy".to_owned(), format!("--config={}", file("kube-proxy.yaml"))];
-        self.start("kubelet", &kube, &kubelet);
-        self.start("kube-proxy", &kube, &proxy);
+        for (name, arguments) in [("kubelet", &kubelet[..]), ("kube-proxy", &proxy)] {
+            // As a unit is: a kubelet that comes before containerd has found all its containers ends at once.
+            let again = ["-c", r#"while :; do "$@"; sleep 0.1; done"#, name, &kube].map(str::to_owned);
+            self.start(name, "sh", &[&again, arguments].concat());
+        }
         up
     }
 
@@ -398,11 +401,6 @@ fn ask(address: SocketAddr, path: &str) -> Option<String> {
     socket.read_to_string(&mut text).ok()?;
     let (head, body) = text.split_once("\r\n\r\n")?;
     head.contains(" 200 ").then(|| body.to_owned())
-}
-
-fn child_of(pid: u32) -> Option<u32> {
-    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
-    children.split_whitespace().next()?.parse().ok()
 }
 
 fn shown(path: &Path) -> String {

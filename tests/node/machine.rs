@@ -3,6 +3,7 @@
 //! sets for the whole machine and the cgroups of pods, is put back from outside.
 
 use crate::support::TempDir;
+use rustix::process::Pid;
 use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -64,8 +65,10 @@ pub fn sandboxed(prepare: impl FnOnce(), story: impl FnOnce() -> i32) -> i32 {
         if let Some(status) = child.try_wait().expect("waited") {
             break status.code().unwrap_or(1);
         }
-        if asked_to_end.load(Ordering::SeqCst) {
-            let _ = child.kill();
+        if asked_to_end.load(Ordering::SeqCst)
+            && let Some(first) = child_of(child.id()).and_then(|pid| Pid::from_raw(pid.cast_signed()))
+        {
+            let _ = rustix::process::kill_process(first, rustix::process::Signal::KILL);
         }
         std::thread::sleep(Duration::from_millis(50));
     };
@@ -107,6 +110,12 @@ fn cgroups_of_pods() -> Vec<PathBuf> {
         next += 1;
     }
     found
+}
+
+/// The first child of a process.
+pub fn child_of(pid: u32) -> Option<u32> {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+    children.split_whitespace().next()?.parse().ok()
 }
 
 /// Runs a command that must succeed; what it printed.
