@@ -1,4 +1,4 @@
-//! The bed: what is written in Go, built from `components/`, `informers/` and `node/` with the machine's own Go, and kept outside
+//! The bed: what is written in Go, built from `components/`, `informers/`, `node/` and `../node/pod/` with the machine's own Go, and kept outside
 //! the checkout until their sources change.
 //!
 //! Where: `$LITE_BED`, else `lite-apiserver/bed` in `$XDG_CACHE_HOME` or `~/.cache`. The first build takes minutes; a
@@ -20,6 +20,9 @@ pub enum Program {
     OldInformers,
     /// What a kubelet does for exec and the like, without containers.
     Node,
+    /// What a node's containers run.
+    #[allow(dead_code, reason = "not every test binary has pods")]
+    Pod,
 }
 
 impl Program {
@@ -31,6 +34,7 @@ impl Program {
             Program::Informers => ("informers", folder("informers"), "go.mod"),
             Program::OldInformers => ("informers-old", folder("informers"), "old.mod"),
             Program::Node => ("node", folder("node"), "go.mod"),
+            Program::Pod => ("pod", folder("../node/pod"), "go.mod"),
         }
     }
 
@@ -57,7 +61,8 @@ impl Program {
     }
 }
 
-fn place() -> PathBuf {
+/// Where all that is not in the checkout is kept.
+pub fn place() -> PathBuf {
     let set = |name: &str| env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     let cache = || set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
     let place = set("LITE_BED").or_else(|| Some(cache()?.join("lite-apiserver/bed")));

@@ -1,8 +1,8 @@
 //! A real control plane on loopback: etcd, kube-apiserver with RBAC, and the controllers that a namespace needs to be
 //! lived in. Its data is in a temporary folder; its processes end with the value.
 //!
-//! Absent on purpose: the scheduler and the node life-cycle controllers. Nothing may change behind a test's back between
-//! two reads that are to be the same, and a node without a kubelet would be called lost.
+//! Absent on purpose, unless the whole is asked for: the scheduler and the node life-cycle controllers. Nothing may change
+//! behind a test's back between two reads that are to be the same, and a node without a kubelet would be called lost.
 
 use crate::kubectl::Kubectl;
 use crate::support::pki::{Pair, Pki};
@@ -16,6 +16,13 @@ use std::time::{Duration, Instant};
 /// The administrator.
 pub const ADMIN: &str = "kubernetes-admin";
 
+/// What a namespace needs to be lived in.
+const CONTROLLERS: &str = "serviceaccount-controller,serviceaccount-token-controller,\
+                           root-ca-certificate-publisher-controller,deployment-controller,replicaset-controller";
+
+/// How a controller is told whom to ask: for its work, and about who asks it.
+const KUBECONFIGS: [&str; 3] = ["kubeconfig", "authentication-kubeconfig", "authorization-kubeconfig"];
+
 /// The running control plane.
 pub struct ControlPlane {
     kube: PathBuf,
@@ -27,15 +34,21 @@ pub struct ControlPlane {
     apiserver: Vec<(&'static str, String)>,
     /// In the order in which they were started.
     running: Vec<Child>,
+    environment: Environment,
 }
 
+/// Variables that every component has set.
+type Environment = &'static [(&'static str, &'static str)];
+
 /// One more kube-apiserver on the same etcd; killed when dropped.
+#[allow(dead_code, reason = "not every test binary has several")]
 pub struct Another {
     pub port: u16,
     command: Command,
     running: Option<Child>,
 }
 
+#[allow(dead_code, reason = "not every test binary has several")]
 impl Another {
     /// As a power cut would.
     pub fn kill(&mut self) {
@@ -65,10 +78,40 @@ impl ControlPlane {
 
     /// Starts it with kube-apiserver at this address of the machine, or of the network namespace that this thread is in.
     pub fn start_at(kube: &Path, pki: &Pki, address: &str) -> ControlPlane {
+        let mut own = ControlPlane::serve(kube, pki, address, "192.0.2.1", &[], &[]);
+        own.run_controllers(pki, CONTROLLERS, &[]);
+        own
+    }
+
+    /// The same with what a cluster has whose nodes are real: the scheduler, and all controllers. A node that is not heard
+    /// of for 20 s (instead of 50) is called lost.
+    #[allow(dead_code, reason = "not every test binary has nodes")]
+    pub fn start_whole(kube: &Path, pki: &Pki, address: &str, environment: Environment) -> ControlPlane {
+        let further = [("enable-admission-plugins", "NodeRestriction"), ("allow-privileged", "true")];
+        let mut own = ControlPlane::serve(kube, pki, address, address, &further, environment);
+        own.run_controllers(pki, "*", &[("node-monitor-grace-period", "20s".to_owned())]);
+        let kubeconfig = shown(&own.kubeconfig("scheduler", &pki.pair("system:kube-scheduler")));
+        let mut flags: Vec<_> = KUBECONFIGS.iter().map(|flag| (*flag, kubeconfig.clone())).collect();
+        flags.push(("bind-address", "127.0.0.1".to_owned()));
+        flags.push(("secure-port", free_port().to_string()));
+        flags.push(("leader-elect", "false".to_owned()));
+        own.run("kube-scheduler", &flags);
+        own
+    }
+
+    /// etcd and kube-apiserver, which serves at one address and says that the service `kubernetes` is at another.
+    fn serve(
+        kube: &Path,
+        pki: &Pki,
+        address: &str,
+        advertised: &str,
+        further: &[(&'static str, &str)],
+        environment: Environment,
+    ) -> ControlPlane {
         let (folder, port, etcd, etcd_peers) = (TempDir::new(), free_port(), free_port(), free_port());
         let (kube, address) = (kube.to_owned(), address.to_owned());
-        let mut own =
-            ControlPlane { kube, folder, ca: pki.ca(), address, port, apiserver: Vec::new(), running: Vec::new() };
+        let (running, ca) = (Vec::new(), pki.ca());
+        let mut own = ControlPlane { kube, folder, ca, address, port, apiserver: Vec::new(), running, environment };
         let (clients, peers) = (format!("http://127.0.0.1:{etcd}"), format!("http://127.0.0.1:{etcd_peers}"));
         own.run(
             "etcd",
@@ -87,8 +130,8 @@ impl ControlPlane {
         let (serving, kubelet_client) =
             (pki.pair("kube-apiserver"), pki.member("kubelet-client", Some("system:masters")));
         own.apiserver = vec![
-            // Of a documentation network (RFC 5737): the endpoint of the service `kubernetes`; nobody connects to it.
-            ("advertise-address", "192.0.2.1".to_owned()),
+            // Where tests have no pods: of a documentation network (RFC 5737), nobody connects to it.
+            ("advertise-address", advertised.to_owned()),
             ("bind-address", own.address.clone()),
             ("etcd-servers", clients),
             ("tls-cert-file", shown(&serving.cert)),
@@ -103,34 +146,14 @@ impl ControlPlane {
             ("service-account-key-file", shown(&tokens.cert)),
             ("service-account-signing-key-file", shown(&tokens.key)),
         ];
+        own.apiserver.extend(further.iter().map(|(flag, value)| (*flag, (*value).to_owned())));
         own.run("kube-apiserver", &[own.apiserver.clone(), vec![("secure-port", port.to_string())]].concat());
         let admin = own.kubeconfig(ADMIN, &pki.member(ADMIN, Some("system:masters")));
         own.await_ready(&Kubectl::new(&own.kube.clone(), admin));
-        let controllers = "system:kube-controller-manager";
-        let kubeconfig = own.kubeconfig("controllers", &pki.pair(controllers));
-        own.run(
-            "kube-controller-manager",
-            &[
-                ("kubeconfig", shown(&kubeconfig)),
-                ("authentication-kubeconfig", shown(&kubeconfig)),
-                ("authorization-kubeconfig", shown(&kubeconfig)),
-                ("bind-address", "127.0.0.1".to_owned()),
-                ("secure-port", free_port().to_string()),
-                ("service-account-private-key-file", shown(&tokens.key)),
-                ("root-ca-file", shown(&own.ca)),
-                ("use-service-account-credentials", "true".to_owned()),
-                ("leader-elect", "false".to_owned()),
-                (
-                    "controllers",
-                    "serviceaccount-controller,serviceaccount-token-controller,\
-                     root-ca-certificate-publisher-controller,deployment-controller,replicaset-controller"
-                        .to_owned(),
-                ),
-            ],
-        );
         own
     }
 
+    #[allow(dead_code, reason = "not every test binary has several")]
     /// Starts one more kube-apiserver; it serves some seconds later.
     pub fn another(&self) -> Another {
         let port = free_port();
@@ -139,6 +162,22 @@ impl ControlPlane {
             Another { port, command: self.command("kube-apiserver", &flags, &port.to_string()), running: None };
         another.revive();
         another
+    }
+
+    fn run_controllers(&mut self, pki: &Pki, which: &str, further: &[(&'static str, String)]) {
+        let kubeconfig = shown(&self.kubeconfig("controllers", &pki.pair("system:kube-controller-manager")));
+        let mut flags: Vec<_> = KUBECONFIGS.iter().map(|flag| (*flag, kubeconfig.clone())).collect();
+        flags.extend([
+            ("bind-address", "127.0.0.1".to_owned()),
+            ("secure-port", free_port().to_string()),
+            ("service-account-private-key-file", shown(&pki.signing_key().key)),
+            ("root-ca-file", shown(&self.ca)),
+            ("use-service-account-credentials", "true".to_owned()),
+            ("leader-elect", "false".to_owned()),
+            ("controllers", which.to_owned()),
+        ]);
+        flags.extend_from_slice(further);
+        self.run("kube-controller-manager", &flags);
     }
 
     /// Where kube-apiserver listens.
@@ -169,16 +208,8 @@ impl ControlPlane {
     }
 
     fn kubeconfig(&self, name: &str, pair: &Pair) -> PathBuf {
-        let server = format!("https://{}:{}", self.address, self.port);
-        // JSON is YAML.
-        let config = json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "x",
-            "clusters": [{"name": "c", "cluster": {"server": server, "certificate-authority": self.ca}}],
-            "users": [{"name": "u", "user": {"client-certificate": pair.cert, "client-key": pair.key}}],
-            "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
-        });
         let path = self.folder.path().join(format!("{name}.kubeconfig"));
-        fs::write(&path, config.to_string()).expect("written");
+        write_kubeconfig(&path, &format!("https://{}:{}", self.address, self.port), &self.ca, pair);
         path
     }
 
@@ -188,6 +219,7 @@ impl ControlPlane {
         command
             .arg(component)
             .args(flags.iter().map(|(flag, value)| format!("--{flag}={value}")))
+            .envs(self.environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a log"))
             .stderr(log);
@@ -208,7 +240,7 @@ impl Drop for ControlPlane {
             let _ = child.wait();
         }
         if std::thread::panicking() {
-            for component in ["etcd", "kube-apiserver", "kube-controller-manager"] {
+            for component in ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"] {
                 let log = fs::read_to_string(self.folder.path().join(format!("{component}.log"))).unwrap_or_default();
                 let last: Vec<&str> = log.lines().rev().take(5).collect();
                 eprintln!("the last of {component}'s log:");
@@ -216,6 +248,18 @@ impl Drop for ControlPlane {
             }
         }
     }
+}
+
+/// Writes a kubeconfig that leads to `server` with a client certificate.
+pub fn write_kubeconfig(path: &Path, server: &str, ca: &Path, pair: &Pair) {
+    // JSON is YAML.
+    let config = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "x",
+        "clusters": [{"name": "c", "cluster": {"server": server, "certificate-authority": ca}}],
+        "users": [{"name": "u", "user": {"client-certificate": pair.cert, "client-key": pair.key}}],
+        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+    });
+    fs::write(path, config.to_string()).expect("written");
 }
 
 fn shown(path: &Path) -> String {

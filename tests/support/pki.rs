@@ -3,9 +3,9 @@
 use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use std::path::{Path, PathBuf};
 
-/// What every certificate is made for: loopback, where the link laboratory has its cloud, and a name that
+/// What every certificate is made for: loopback, where the link laboratory has its cloud and its edge, and a name that
 /// nobody can look up.
-const NAMES: [&str; 4] = ["127.0.0.1", "localhost", "198.51.100.1", "apiserver.invalid"];
+const NAMES: [&str; 5] = ["127.0.0.1", "localhost", "198.51.100.1", "198.51.100.2", "apiserver.invalid"];
 
 /// A CA whose files are in one folder.
 pub struct Pki {
