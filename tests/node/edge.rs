@@ -123,19 +123,19 @@ impl Edge {
         own
     }
 
-    /// Power, and containerd; then all else. When containerd answered.
+    /// Power; containerd and lite-apiserver, neither of which waits for the other; then all else. When containerd
+    /// answered.
     pub fn boot(&mut self) -> Instant {
         self.power_on();
-        self.start_containerd();
-        let up = Instant::now();
         if self.lite_as == As::Unit {
             let flags = self.flags.clone();
             self.start("lite-apiserver", &shown(&self.lite.clone()), &flags);
-            let begun = Instant::now();
-            while self.page("/healthz").is_none() {
-                assert!(begun.elapsed() < Duration::from_secs(20), "lite-apiserver does not serve: {}", self.logs());
-                std::thread::sleep(Duration::from_millis(5));
-            }
+        }
+        self.start_containerd();
+        let up = Instant::now();
+        while self.lite_as == As::Unit && self.page("/healthz").is_none() {
+            assert!(up.elapsed() < Duration::from_secs(20), "lite-apiserver does not serve: {}", self.logs());
+            std::thread::sleep(Duration::from_millis(5));
         }
         let kube = shown(&self.kube.clone());
         let file = |name: &str| shown(&self.folder.join(name));
