@@ -38,6 +38,11 @@ pub fn load(
     let (mut listen, port) = (listen(&given)?, port(&given, "port")?);
     pods::listen_too(&dummy_interfaces, port, &mut listen);
     let kubernetes_service = pods::kubernetes_service(&given, &listen, port)?;
+    if kubernetes_service.is_some() && given.get("tls-cert-file").is_none() {
+        return Err(ConfigError::usage(
+            "--rewrite-kubernetes-service needs --tls-cert-file and --tls-private-key-file: pods trust the cluster's CA only, and every one of them would be led to a server that it does not trust; `lite-apiserver cert --help` says how to have one",
+        ));
+    }
     let start = match given.get("kubeconfig") {
         Some(path) => by_kubeconfig::start(&given, Path::new(path), &listen, environment)?,
         None => from_flags(&given, environment)?,
