@@ -1,6 +1,7 @@
 //! The composition root: opens, binds, serves, drains, in this order. Nothing else in the crate knows more than its
 //! own room.
 
+mod dummy;
 mod privileges;
 mod rotation;
 mod signals;
@@ -9,6 +10,7 @@ use crate::admin::{Admin, Exposition, Pages};
 use crate::config::{Config, ServerConfig, StoreConfig, VerificationClock};
 use crate::failed::{Failed, failed};
 use crate::front::{Bound, Counters, Handler, Server, ServerOptions, Tls};
+use crate::record::Destination;
 use crate::serve::{self, Clock, Healing, Service, ServiceOptions};
 #[cfg(any(feature = "redb", feature = "fjall"))]
 use crate::store::DatabaseOptions;
@@ -142,6 +144,7 @@ impl Listening {
 }
 
 fn bind(config: &Config) -> Result<Listening, Failed> {
+    config.dummy_interfaces.iter().try_for_each(dummy::see_to)?;
     let options = ServerOptions {
         addresses: config.listen.clone(),
         max_connections: config.limits.max_connections,
@@ -250,6 +253,9 @@ fn options(config: &Config, stands_in: bool) -> ServiceOptions {
         review_ttl: config.limits.review_ttl,
         max_object_size: config.limits.max_object_size,
         bounds: Bounds { max_size, max_age: config.limits.cache_max_age },
+        kubernetes_service: config
+            .kubernetes_service
+            .map(|to| Destination { address: to.ip().to_string(), port: to.port() }),
     }
 }
 
@@ -316,6 +322,9 @@ fn announce(config: &Config, server: &Server, admin: Option<&Admin>) {
     let base = config.upstream.servers.iter().map(url).collect::<Vec<_>>().join(", ");
     for address in server.local_addrs() {
         log::info!("serving https://{address} for {base}");
+    }
+    if let Some(to) = config.kubernetes_service {
+        log::info!("clients are told that the Service kubernetes leads to {to}");
     }
     if let Some(address) = admin.and_then(Admin::address) {
         log::info!("health and metrics on http://{address}");
