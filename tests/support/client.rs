@@ -212,8 +212,8 @@ impl Client {
             if line.is_empty() {
                 return Ok(Head { status, headers });
             }
-            let (name, value) = line.split_once(": ").ok_or_else(|| io::Error::other(line.clone()))?;
-            headers.push((name.to_owned(), value.to_owned()));
+            let (name, value) = line.split_once(':').ok_or_else(|| io::Error::other(line.clone()))?;
+            headers.push((name.to_owned(), value.trim().to_owned()));
         }
     }
 
