@@ -1,9 +1,9 @@
 //! `lite-apiserver cache`: looks into a record from outside, also while the daemon writes it. Owns the subcommands' words,
 //! in text and in JSON; knows the store and how objects are put together again, and nothing of serving.
 //!
-//! Looking into a file record takes no lock and changes nothing ([`FileStore::look`]). Removing takes the daemon's lock, and
+//! Looking into a file record takes no lock and changes nothing (`FileStore::look`). Removing takes the daemon's lock, and
 //! is refused while it runs: a second writer would tear what the first one wrote. A database is its daemon's alone, also for
-//! looking ([`open`]). Bodies that may be secrets (secrets, tokens, reviews of
+//! looking (`cache/open.rs`). Bodies that may be secrets (secrets, tokens, reviews of
 //! tokens) are shown only where that is asked for by name.
 
 mod command;
@@ -22,16 +22,17 @@ use std::time::{Duration, SystemTime};
 
 impl From<StoreError> for Failed {
     fn from(e: StoreError) -> Failed {
-        let (exit, cure) = match &e {
+        let exit = match &e {
             StoreError::Locked { path } => {
                 let who = open::holder(path).map_or_else(String::new, |who| format!(" ({who})"));
-                (69, format!("; that is the daemon{who}: stop it, and try again"))
+                let lock = path.display();
+                return failed(69, format!("{lock} is held; that is the daemon{who}: stop it, and try again"));
             }
-            StoreError::Damaged { .. } => (65, String::new()),
-            StoreError::Io { error, .. } => (of_io(error), String::new()),
-            _ => (74, String::new()),
+            StoreError::Damaged { .. } => 65,
+            StoreError::Io { error, .. } => of_io(error),
+            _ => 74,
         };
-        failed(exit, format!("{e}{cure}"))
+        failed(exit, e.to_string())
     }
 }
 
@@ -57,7 +58,8 @@ struct Look<'a> {
 ///
 /// # Errors
 /// What is wrong, and the cure. Exit codes: 64 wrong command line, 65 what is recorded is not fit for this, 66 it is not
-/// there, 69 the daemon is running, 73 a file cannot be made, 74 it cannot be read or written, 77 not permitted.
+/// there, 69 the daemon is running, 73 a file cannot be made, 74 it cannot be read or written, 77 not permitted, 78 this
+/// program was built without the engine.
 pub fn run(
     arguments: impl IntoIterator<Item = OsString>,
     environment: &dyn Fn(&str) -> Option<String>,

@@ -22,6 +22,7 @@
 //! tunnel/  bytes both ways between two TLS connections, for serve
 //! config/  flags and files -> one Config        admin/  metrics and health        * = pure
 //! cache/   looks into a record from outside: `lite-apiserver cache`
+//! cert     asks for a serving certificate that pods trust: `lite-apiserver cert`
 //! ```
 //!
 //! Arrows go one way: front -> serve -> the rooms below it; those know nothing of each other. Pure rooms have no
@@ -31,6 +32,7 @@
 
 pub mod admin;
 pub mod cache;
+pub mod cert;
 pub mod config;
 pub mod decide;
 mod failed;

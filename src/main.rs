@@ -16,6 +16,10 @@ fn main() -> ExitCode {
             lite_apiserver::cache::run(std::env::args_os().skip(2), &environment, &mut std::io::stdout().lock());
         return asked.map_or_else(|e| end(e.exit, &e.message), ExitCode::from);
     }
+    if std::env::args_os().nth(1).is_some_and(|first| first == "cert") {
+        let done = lite_apiserver::cert::run(std::env::args_os().skip(2), &mut std::io::stdout().lock());
+        return done.map_or_else(|e| end(e.exit, &e.message), |()| ExitCode::SUCCESS);
+    }
     let config = match config::load(std::env::args_os().skip(1), &|name| std::env::var(name).ok()) {
         Ok(Wanted::Run(config)) => config,
         Ok(Wanted::Print(text)) => {

@@ -1,6 +1,7 @@
 //! The composition root: opens, binds, serves, drains, in this order. Nothing else in the crate knows more than its
 //! own room.
 
+mod dummy;
 mod privileges;
 mod rotation;
 mod signals;
@@ -9,6 +10,7 @@ use crate::admin::{Admin, Exposition, Pages};
 use crate::config::{Config, ServerConfig, StoreConfig, VerificationClock};
 use crate::failed::{Failed, failed};
 use crate::front::{Bound, Counters, Handler, Server, ServerOptions, Tls};
+use crate::record::Destination;
 use crate::serve::{self, Clock, Healing, Service, ServiceOptions};
 #[cfg(any(feature = "redb", feature = "fjall"))]
 use crate::store::DatabaseOptions;
@@ -19,8 +21,10 @@ use crate::store::open_redb;
 use crate::store::{Bounds, FileOptions, FileStore, MemoryStore, Store, StoreError};
 use crate::upstream::Upstream;
 use rotation::Rotation;
+use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use signals::{Signals, Woken};
+use std::io;
 use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
@@ -58,18 +62,31 @@ enum Ended {
 pub fn run(config: &Config) -> Result<(), Failed> {
     let signals = Signals::catch().map_err(|e| failed(71, format!("signals cannot be caught: {e}")))?;
     allow_open_files(config.limits.max_connections);
-    while matches!(live(config, &signals)?, Ended::Mended) {}
-    Ok(())
-}
-
-fn live(config: &Config, signals: &Signals) -> Result<Ended, Failed> {
-    let bound = bind(config)?;
+    let mut bound = bind(config)?;
     // No thread has been started yet.
     privileges::lower(config)?;
-    let (store, stands_in) = open_or_stand_in(config)?;
-    let clock = Arc::new(serve::clock(&*store));
+    loop {
+        let (store, stands_in) = open_or_stand_in(config)?;
+        // Only where there may be another life: who comes to a daemon that ends is refused, and need not wait.
+        let spare = stands_in.then(|| bound.try_clone()).transpose();
+        let spare = spare.map_err(|e| failed(71, format!("the sockets cannot be copied: {e}")))?;
+        match (live(config, &signals, bound, &store, stands_in)?, spare) {
+            (Ended::Mended, Some(again)) => bound = again,
+            _ => return Ok(()),
+        }
+    }
+}
+
+fn live(
+    config: &Config,
+    signals: &Signals,
+    bound: Listening,
+    store: &Arc<dyn Store>,
+    stands_in: bool,
+) -> Result<Ended, Failed> {
+    let clock = Arc::new(serve::clock(&**store));
     let upstream = open_upstream(config, &clock)?;
-    let service = Arc::new(Service::new(options(config, stands_in), Arc::clone(&upstream), Arc::clone(&store), clock));
+    let service = Arc::new(Service::new(options(config, stands_in), Arc::clone(&upstream), Arc::clone(store), clock));
     if let Some(roots) = &config.certificates.upstream_roots {
         service.trust(&roots.fingerprints());
     }
@@ -119,7 +136,15 @@ struct Listening {
     admin: Option<TcpListener>,
 }
 
+impl Listening {
+    fn try_clone(&self) -> io::Result<Listening> {
+        let admin = self.admin.as_ref().map(TcpListener::try_clone).transpose()?;
+        Ok(Listening { clients: self.clients.try_clone()?, admin })
+    }
+}
+
 fn bind(config: &Config) -> Result<Listening, Failed> {
+    config.dummy_interfaces.iter().try_for_each(dummy::see_to)?;
     let options = ServerOptions {
         addresses: config.listen.clone(),
         max_connections: config.limits.max_connections,
@@ -177,14 +202,8 @@ struct Unopened {
 }
 
 /// Whether a disk may say this that was good yesterday. What a mistyped path leads to is none of it.
-fn is_of_the_disk(e: &StoreError) -> bool {
-    use rustix::io::Errno;
-    let StoreError::Io { error, .. } = e else { return false };
-    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
-    matches!(
-        errno,
-        Some(Errno::IO | Errno::ROFS | Errno::NOSPC | Errno::DQUOT | Errno::NXIO | Errno::NODEV | Errno::STALE)
-    )
+fn is_of_the_disk(errno: Errno) -> bool {
+    matches!(errno, Errno::IO | Errno::ROFS | Errno::NOSPC | Errno::DQUOT | Errno::NXIO | Errno::NODEV | Errno::STALE)
 }
 
 fn open_store(config: &Config) -> Result<Arc<dyn Store>, Unopened> {
@@ -192,7 +211,11 @@ fn open_store(config: &Config) -> Result<Arc<dyn Store>, Unopened> {
     let unopened = |flag: &str, path: &Path, e: &StoreError| {
         let exit = if matches!(e, StoreError::Locked { .. }) { 69 } else { 73 };
         let failed = failed(exit, format!("--{flag} {}: {e}", path.display()));
-        Unopened { failed, by_the_disk: is_of_the_disk(e) }
+        let errno = match e {
+            StoreError::Io { error, .. } => error.raw_os_error().map(Errno::from_raw_os_error),
+            _ => None,
+        };
+        Unopened { failed, by_the_disk: errno.is_some_and(is_of_the_disk) }
     };
     Ok(match &config.store {
         StoreConfig::Memory => Arc::new(MemoryStore::new()),
@@ -230,6 +253,9 @@ fn options(config: &Config, stands_in: bool) -> ServiceOptions {
         review_ttl: config.limits.review_ttl,
         max_object_size: config.limits.max_object_size,
         bounds: Bounds { max_size, max_age: config.limits.cache_max_age },
+        kubernetes_service: config
+            .kubernetes_service
+            .map(|to| Destination { address: to.ip().to_string(), port: to.port() }),
     }
 }
 
@@ -296,6 +322,9 @@ fn announce(config: &Config, server: &Server, admin: Option<&Admin>) {
     let base = config.upstream.servers.iter().map(url).collect::<Vec<_>>().join(", ");
     for address in server.local_addrs() {
         log::info!("serving https://{address} for {base}");
+    }
+    if let Some(to) = config.kubernetes_service {
+        log::info!("clients are told that the Service kubernetes leads to {to}");
     }
     if let Some(address) = admin.and_then(Admin::address) {
         log::info!("health and metrics on http://{address}");

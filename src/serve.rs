@@ -26,6 +26,7 @@ mod pages;
 mod recall;
 mod refusal;
 mod relay;
+mod rewrite;
 mod service;
 mod tell;
 #[cfg(test)]

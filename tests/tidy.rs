@@ -59,9 +59,10 @@ fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
 }
 
 /// Which rooms each room may name. `run` and `main` are above them all.
-const ARROWS: [(&str, &[&str]); 13] = [
+const ARROWS: [(&str, &[&str]); 14] = [
     ("admin", &[]),
     ("cache", &["failed", "record", "store"]),
+    ("cert", &["failed"]),
     // The CN of a key pair is read as a client's is.
     ("config", &["identity"]),
     ("decide", &["request"]),

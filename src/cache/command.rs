@@ -119,7 +119,8 @@ is refused then (69): stop it first. Look as the daemon's user: opening fjall's 
 
 const EXITS: &str = "\
 Exit codes (sysexits.h): 0 done; 64 wrong command line; 65 verify found damage, or the view cannot be put this way; 66 there
-is no such record or view; 69 the daemon is running; 73 a file cannot be made; 74 reading or writing failed; 77 not permitted.
+is no such record or view; 69 the daemon is running; 73 a file cannot be made; 74 reading or writing failed; 77 not permitted;
+78 built without this engine.
 ";
 
 fn help() -> String {

@@ -25,8 +25,8 @@ pub(super) struct Origin {
     /// The data directory.
     data: PathBuf,
     listen: Vec<SocketAddr>,
-    /// The CA that clients are to trust.
-    serving_ca: PathBuf,
+    /// The CA that clients are to trust; `None`: the cluster's, which signed the serving certificate that was named.
+    serving_ca: Option<PathBuf>,
     /// `--apiserver-ca-file`, `--ca-file`: then the kubeconfig's CA is not used for it.
     given_upstream_roots: Option<PathBuf>,
     given_client_roots: Option<PathBuf>,
@@ -57,7 +57,7 @@ pub(super) fn start(
         context: given.get("context").map(str::to_owned),
         data: data.clone(),
         listen: listen.to_owned(),
-        serving_ca: made.ca,
+        serving_ca: given.get("tls-cert-file").is_none().then_some(made.ca),
         given_upstream_roots: given.get("apiserver-ca-file").map(PathBuf::from),
         given_client_roots: given.get("ca-file").map(PathBuf::from),
     };
@@ -119,8 +119,9 @@ impl Origin {
         let given = self.given_client_roots.clone().map(|path| Named { what: "--ca-file", path });
         files.client_roots = given.or_else(|| roots.clone());
         // With `--insecure` and no CA there is none.
-        files.upstream_roots = roots;
-        let client = self.client_kubeconfig(read, own.as_ref());
+        files.upstream_roots.clone_from(&roots);
+        let ca = self.serving_ca.clone().or_else(|| roots.as_ref().map(|r| r.path.clone()));
+        let client = self.client_kubeconfig(read, own.as_ref(), ca.as_deref());
         files.own = own;
         files::write("--data-dir", &self.client_path(), client.as_bytes())
     }
@@ -153,7 +154,7 @@ impl Origin {
     }
 
     /// A kubeconfig that points here and carries the same user's credentials. It is JSON, which is YAML too.
-    fn client_kubeconfig(&self, read: &Kubeconfig, pair: Option<&PairFiles>) -> String {
+    fn client_kubeconfig(&self, read: &Kubeconfig, pair: Option<&PairFiles>, ca: Option<&Path>) -> String {
         let server = self.listen.first().map(|a| {
             let reachable = match a.ip() {
                 ip if !ip.is_unspecified() => ip,
@@ -179,7 +180,7 @@ impl Origin {
         let config = serde_json::json!({
             "apiVersion": "v1",
             "kind": "Config",
-            "clusters": [{"name": "lite-apiserver", "cluster": {"server": server, "certificate-authority": self.serving_ca.to_string_lossy()}}],
+            "clusters": [{"name": "lite-apiserver", "cluster": {"server": server, "certificate-authority": ca.map(Path::to_string_lossy)}}],
             "users": [{"name": "same", "user": user}],
             "contexts": [{"name": "lite-apiserver", "context": context}],
             "current-context": "lite-apiserver",

@@ -77,6 +77,23 @@ pub(super) const FLAGS: &[Flag] = &[
     ),
     Flag { many: true, ..flag("address", "IP", "127.0.0.1", Group::Serving, "address to listen on") },
     flag("port", "N", "51003", Group::Serving, "port to listen on"),
+    Flag {
+        many: true,
+        ..flag(
+            "dummy-interface",
+            "NAME=IP",
+            "",
+            Group::Serving,
+            "listen on this address, too, which pods can reach, and make an interface for it before unless it is there (NAME=IP/BITS gives it more than the one address); it is kept when the process ends; needs CAP_NET_ADMIN to be made",
+        )
+    },
+    flag(
+        "rewrite-kubernetes-service",
+        "",
+        "false",
+        Group::Serving,
+        "lead pods here: kube-proxy is told that the endpoint of the Service kubernetes is the first address that is listened on and that pods can reach, or the one that is named as =IP:PORT; needs a certificate that pods trust: `lite-apiserver cert`",
+    ),
     flag("tls-cert-file", "FILE", "", Group::Serving, "certificate to serve with, PEM"),
     flag("tls-private-key-file", "FILE", "", Group::Serving, "its key, PEM"),
     flag("ca-file", "FILE", "", Group::Serving, "CAs that client certificates must chain to, PEM"),
@@ -352,7 +369,8 @@ pub(super) fn help() -> String {
         "lite-apiserver: a caching reverse proxy between a Kubernetes edge node and its kube-apiserver\n\n\
          usage: lite-apiserver --kubeconfig FILE [flags]\n       \
          lite-apiserver --ca-file FILE --tls-cert-file FILE --tls-private-key-file FILE --kube-apiserver-url HOST [flags]\n       \
-         lite-apiserver cache --help: look into the record\n",
+         lite-apiserver cache --help: look into the record\n       \
+         lite-apiserver cert --help: ask for a serving certificate that pods trust\n",
     );
     for group in Group::ALL {
         text.push_str(&format!("\n{}:\n", group.title()));

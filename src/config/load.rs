@@ -5,7 +5,7 @@ use super::error::ConfigError;
 use super::flags::{self, Asked, Given};
 use super::upstream::{ByKubeconfig, UpstreamConfig, upstream};
 use super::watch::CertificateFiles;
-use super::{Config, Limits, StoreConfig, accounts, by_kubeconfig, units};
+use super::{Config, Limits, StoreConfig, accounts, by_kubeconfig, pods, units};
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -34,13 +34,23 @@ pub fn load(
         Asked::Run(given) => given,
     };
     refuse_what_comes_later(&given)?;
-    let listen = listen(&given)?;
+    let dummy_interfaces = pods::dummy_interfaces(&given)?;
+    let (mut listen, port) = (listen(&given)?, port(&given, "port")?);
+    pods::listen_too(&dummy_interfaces, port, &mut listen);
+    let kubernetes_service = pods::kubernetes_service(&given, &listen, port)?;
+    if kubernetes_service.is_some() && given.get("tls-cert-file").is_none() {
+        return Err(ConfigError::usage(
+            "--rewrite-kubernetes-service needs --tls-cert-file and --tls-private-key-file: pods trust the cluster's CA only, and every one of them would be led to a server that it does not trust; `lite-apiserver cert --help` says how to have one",
+        ));
+    }
     let start = match given.get("kubeconfig") {
         Some(path) => by_kubeconfig::start(&given, Path::new(path), &listen, environment)?,
         None => from_flags(&given, environment)?,
     };
     let config = Config {
         listen,
+        dummy_interfaces,
+        kubernetes_service,
         admin: admin(&given)?,
         certificates: start.files.read()?,
         certificate_files: start.files,

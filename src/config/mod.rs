@@ -9,6 +9,7 @@ mod flags;
 mod kubeconfig;
 mod load;
 mod pki;
+mod pods;
 mod units;
 mod upstream;
 mod watch;
@@ -16,6 +17,7 @@ mod watch;
 pub use certificates::{Certificates, Pair, Roots, VerificationClock};
 pub use error::{ConfigError, Exit};
 pub use load::{Wanted, load};
+pub use pods::DummyInterface;
 pub use upstream::{Balance, ProxyConfig, ServerConfig, UpstreamConfig};
 pub use watch::{CertificateFiles, Tally, Watch};
 
@@ -33,6 +35,10 @@ pub fn reference() -> String {
 pub struct Config {
     /// Where clients connect (`--address` x `--port`).
     pub listen: Vec<SocketAddr>,
+    /// Interfaces to be made for some of these addresses (`--dummy-interface`).
+    pub dummy_interfaces: Vec<DummyInterface>,
+    /// Where the Service `kubernetes` is to lead (`--rewrite-kubernetes-service`); `None`: where it does.
+    pub kubernetes_service: Option<SocketAddr>,
     /// The admin endpoint (`--admin-address`); `None` when it was given empty.
     pub admin: Option<SocketAddr>,
     /// What clients are shown and must show, and what the upstream is.

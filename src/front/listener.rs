@@ -79,6 +79,12 @@ pub struct Bound {
 }
 
 impl Bound {
+    /// The same addresses once more: who connects while nobody serves waits, and whoever serves next takes it.
+    pub fn try_clone(&self) -> io::Result<Bound> {
+        let listeners = self.listeners.iter().map(TcpListener::try_clone).collect::<io::Result<Vec<_>>>()?;
+        Ok(Bound { options: self.options.clone(), listeners, addresses: self.addresses.clone() })
+    }
+
     /// Begins to serve, on threads of its own. Error: the process is out of descriptors or threads.
     pub fn serve(self, tls: Arc<Tls>, handler: Arc<dyn Handler>) -> io::Result<Server> {
         let Bound { options, listeners, addresses } = self;

@@ -15,6 +15,7 @@ mod json;
 mod labels;
 mod protobuf;
 mod readers;
+mod rewrite;
 mod status;
 mod token_request;
 
@@ -24,6 +25,7 @@ pub use event::{Event, EventKind, Frame, WatchReader};
 pub use facts::{Facts, TypeMeta};
 pub use labels::labels;
 pub use readers::{ListReader, ObjectReader};
+pub use rewrite::{BodyShape, Destination, EndpointsKind, NotRewritten, Rewriter};
 pub use status::StatusBody;
 pub use token_request::minted_token;
 

@@ -33,6 +33,15 @@ impl ListReader {
         }
     }
 
+    /// How many of the bytes taken, from the last back, are of an object that is not whole yet, or of what is not known
+    /// to be none.
+    pub fn under_way(&self) -> usize {
+        match &self.0 {
+            List::Json(reader) => reader.under_way(),
+            List::Protobuf(reader) => reader.under_way(),
+        }
+    }
+
     /// The body has ended.
     ///
     /// # Errors

@@ -3,9 +3,10 @@
 use super::counters::Source;
 use super::find::{Finding, Found, held_at};
 use super::recall::Part;
+use super::rewrite::Outflow;
 use super::{Asked, Service, tell};
 use crate::decide::{self, Opening, Refusal};
-use crate::front::{BodyLength, BodyWriter, Ends, Exchange};
+use crate::front::{BodyLength, Ends, Exchange};
 use crate::record::{Envelope, EventKind};
 use crate::request::Selection;
 use crate::store::Collection;
@@ -58,7 +59,9 @@ impl Service {
 
         let ends = exchange.ends();
         let content_type = envelope.watch_content_type();
-        let mut out = exchange.respond(200, &[("Content-Type", content_type.as_bytes())], BodyLength::Chunked)?;
+        let headers = [("Content-Type", content_type.as_bytes())];
+        let out = exchange.respond(200, &headers, BodyLength::Chunked)?;
+        let mut out = self.outflow(asked, 200, &headers, out);
         let asked_version = query.resource_version().unwrap_or_default();
         let mut frame = Vec::new();
         match opening {
@@ -112,7 +115,7 @@ impl Service {
 }
 
 /// Each object that is asked for as an ADDED event.
-fn send_everything(part: &Part<'_>, out: &mut BodyWriter<'_>) -> io::Result<()> {
+fn send_everything(part: &Part<'_>, out: &mut Outflow<'_>) -> io::Result<()> {
     let mut frame = Vec::new();
     let mut first = true;
     part.each(&mut |object, bytes| {

@@ -3,10 +3,11 @@
 use super::counters::Source;
 use super::find::{Finding, Found};
 use super::moment::{rfc3339, span};
+use super::rewrite::Outflow;
 use super::tell::{self, Told};
 use super::{Asked, Service, fields};
 use crate::decide::{self, Fits, Match, Refusal};
-use crate::front::{BodyLength, BodyWriter, Exchange};
+use crate::front::{BodyLength, Exchange};
 use crate::record::{Envelope, Sizes};
 use crate::request::{ApiRequest, Class, Selection};
 use crate::store::{Collection, Document, ObjectRef, ViewKey};
@@ -138,14 +139,14 @@ impl Service {
 
     /// Begins an answer from the record: with its age, and a warning where a person reads it.
     fn begin<'a>(
-        &self,
+        &'a self,
         exchange: Exchange<'a>,
         asked: &Asked,
         status: u16,
         extra: &[(&str, &[u8])],
         recorded_at: SystemTime,
         length: BodyLength,
-    ) -> io::Result<BodyWriter<'a>> {
+    ) -> io::Result<Outflow<'a>> {
         self.counters.answered(&asked.request, status, Source::Record);
         let age = SystemTime::now().duration_since(recorded_at).unwrap_or_default();
         log::info!("{} {}: {status} from the record, {} old", asked.request.method, asked.shown_target(), span(age));
@@ -158,7 +159,8 @@ impl Service {
             warning = tell::warning(&format!("{outage}; this is what was recorded at {when}"));
             headers.push(("warning", warning.as_bytes()));
         }
-        exchange.respond(status, &headers, length)
+        let out = exchange.respond(status, &headers, length)?;
+        Ok(self.outflow(asked, status, &headers, out))
     }
 }
 

@@ -5,9 +5,10 @@ use super::fields;
 use super::find::Finding;
 use super::hold::SHORTEST;
 use super::keep::Recorder;
+use super::rewrite::Outflow;
 use super::{Asked, Errand, Service};
 use crate::decide::{Keep, Patience};
-use crate::front::{BodyLength, BodyWriter, Ends, Exchange};
+use crate::front::{BodyLength, Ends, Exchange};
 use crate::identity::Identity;
 use crate::request::Class;
 use crate::upstream::{Answer, Credentials, FetchError, Outgoing, OutgoingBody, Upgraded};
@@ -76,7 +77,9 @@ impl Service {
             _ => BodyLength::Chunked,
         };
         let recorder = Recorder::new(self, asked, &answer, keep);
-        let mut out = exchange.respond(answer.status, &fields::down(&answer.headers, inflated), length)?;
+        let headers = fields::down(&answer.headers, inflated);
+        let out = exchange.respond(answer.status, &headers, length)?;
+        let mut out = self.outflow(asked, answer.status, &headers, out);
         if asked.request.class == Class::Watch && answer.status == 200 {
             let _open = self.counters.watch();
             // The first event may be hours away: client-go waits for the head before it calls the watch begun.
@@ -108,7 +111,7 @@ pub(super) fn plain_body<'a>(body: Box<dyn Read + 'a>, gzipped: bool) -> Box<dyn
 
 /// Passes a body on. A body that ends before its time cuts the client's connection: the error that is returned leaves
 /// `out` unfinished.
-fn relay_body(mut body: impl Read, mut out: BodyWriter<'_>, mut recorder: Recorder<'_>) -> io::Result<()> {
+fn relay_body(mut body: impl Read, mut out: Outflow<'_>, mut recorder: Recorder<'_>) -> io::Result<()> {
     let mut chunk = vec![0; CHUNK];
     loop {
         let n = body.read(&mut chunk)?;
@@ -130,7 +133,7 @@ fn relay_body(mut body: impl Read, mut out: BodyWriter<'_>, mut recorder: Record
 
 /// Passes a watch on, whole events only, each at once. However the upstream's stream ends, the client's ends cleanly:
 /// it is at an event's border, and client-go then watches on from there.
-fn relay_events(mut body: impl Read, mut out: BodyWriter<'_>, mut recorder: Recorder<'_>) -> io::Result<()> {
+fn relay_events(mut body: impl Read, mut out: Outflow<'_>, mut recorder: Recorder<'_>) -> io::Result<()> {
     let mut chunk = vec![0; EVENTS_CHUNK];
     let (begun, mut silent) = (Instant::now(), true);
     loop {

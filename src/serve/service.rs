@@ -15,6 +15,7 @@ use crate::admin::Exposition;
 use crate::decide::{self, Reader, Situation};
 use crate::front::{BodyLength, Exchange};
 use crate::identity::{Caller, Claims, Identity, Ledger, SHARED_SCOPE, TokenHash};
+use crate::record::Destination;
 use crate::request::{ApiRequest, Class};
 use crate::store::{Bounded, Bounds, Kind, Store, ViewKey};
 use crate::upstream::{Known, LinkState, Upstream};
@@ -57,6 +58,8 @@ pub struct ServiceOptions {
     pub max_object_size: usize,
     /// `--cache-max-size`, `--cache-max-age`
     pub bounds: Bounds,
+    /// `--rewrite-kubernetes-service`: where clients are told that the Service `kubernetes` leads; `None`: where it does.
+    pub kubernetes_service: Option<Destination>,
 }
 
 /// Everything that answering a request takes.

@@ -7,14 +7,18 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::fs::{FlockOperation, OFlags, flock, syncfs};
+use rustix::io::Errno;
 
 /// A directory tree on which files can be made durable. Paths are whole paths.
 ///
 /// What the file engine assumes of it, and no more: what was written is there when `sync_data` has returned; a file's
-/// or directory's name is there when `sync_dir` of its directory has returned; before that, any part of it may be there
-/// or not after a power loss, in any order, torn anywhere. A rename is seen whole or not at all.
+/// or directory's name is there when `sync_dir` of its directory has returned; all is there when `sync_all` has. Before
+/// that, any part of it may be there or not after a power loss, in any order, torn anywhere. A rename is seen whole or not
+/// at all.
 pub trait Disk: Send + Sync + 'static {
     /// Makes a directory of mode 0700; fails if there is one.
     fn create_dir(&self, path: &Path) -> io::Result<()>;
@@ -32,20 +36,34 @@ pub trait Disk: Send + Sync + 'static {
     fn remove_dir(&self, path: &Path) -> io::Result<()>;
     /// Makes the names in a directory durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// Makes all durable that is in the file system of a directory, whoever wrote it.
+    fn sync_all(&self, path: &Path) -> io::Result<()>;
     /// Takes the lock that this file stands for, until the returned value is dropped; `WouldBlock` if it is taken.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>>;
 }
 
-/// Makes a directory, and what is above it as far as it is missing.
+/// Makes a directory, and what is above it as far as it is missing, and makes their names durable.
 pub(super) fn make_dirs(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
-    match (disk.create_dir(dir), dir.parent()) {
-        (Err(error), Some(above)) if error.kind() == io::ErrorKind::NotFound => {
-            make_dirs(disk, above)?;
-            disk.create_dir(dir)
-        }
-        (Err(error), _) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => Ok(()),
+    let above = above(dir);
+    let mut made = disk.create_dir(dir);
+    if matches!(&made, Err(error) if error.kind() == io::ErrorKind::NotFound && above != dir) {
+        make_dirs(disk, above)?;
+        made = disk.create_dir(dir);
     }
+    match made {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+        Ok(()) => match disk.sync_dir(above) {
+            // Who may add to a directory need not be allowed to read it.
+            Err(error) if error.kind() != io::ErrorKind::PermissionDenied => Err(error),
+            _ => Ok(()),
+        },
+    }
+}
+
+/// The directory that a path is in.
+pub(super) fn above(path: &Path) -> &Path {
+    path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// An open file.
@@ -62,6 +80,9 @@ pub trait DiskFile: Send + Sync {
     /// Makes contents and length durable.
     fn sync_data(&self) -> io::Result<()>;
 }
+
+/// How long a lock is waited for: whoever held it may just be ending, or be a child of it that has not come to `exec`.
+const LINGERS: Duration = Duration::from_secs(1);
 
 /// The operating system's files.
 #[derive(Clone, Copy, Debug, Default)]
@@ -114,13 +135,23 @@ impl Disk for OsDisk {
         File::open(path)?.sync_all()
     }
 
+    fn sync_all(&self, path: &Path) -> io::Result<()> {
+        Ok(syncfs(File::open(path)?)?)
+    }
+
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
         let file = match options().create(true).open(path) {
             // A disk that has turned read-only still has the record on it.
             Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => options().write(false).open(path),
             opened => opened,
         }?;
-        flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        let begun = Instant::now();
+        while let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            if error != Errno::WOULDBLOCK || begun.elapsed() > LINGERS {
+                return Err(error.into());
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
         Ok(Box::new(file))
     }
 }

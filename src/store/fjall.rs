@@ -15,6 +15,8 @@
 //!   tells no number: [`Costs::bytes_written`] is what went to the journal.
 //! - A journal is made 64 MiB long, with nothing in it, before it is written to.
 //! - After an I/O error fjall takes no more writes until it is opened again.
+//! - A journal's damage is taken for its torn end: what follows it is lost, uncounted. Damage in its list of tables may end
+//!   the process for want of memory (lsm-tree 3.1 allocates by a number that it has not checked); the directory must go then.
 //! - It opens its files itself, by `std::fs`: their modes are what the process's umask leaves.
 
 use std::fs;
@@ -171,8 +173,12 @@ fn to_io(error: fjall::Error) -> io::Error {
     let damaged = |error: String| io::Error::new(io::ErrorKind::InvalidData, error);
     match error {
         fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error)) => match error.kind() {
-            // A file of its own is missing, or too short.
-            io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound => damaged(error.to_string()),
+            // A file of its own is missing, too short, or there where it would begin anew; or it says to read nowhere.
+            io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::NotFound
+            | io::ErrorKind::AlreadyExists
+            | io::ErrorKind::InvalidInput
+            | io::ErrorKind::InvalidData => damaged(error.to_string()),
             _ => error,
         },
         error @ (fjall::Error::Poisoned | fjall::Error::Locked | fjall::Error::KeyspaceDeleted) => {

@@ -40,6 +40,10 @@ mod snapshot;
 
 #[cfg(test)]
 mod contract;
+#[cfg(test)]
+mod kill_tests;
+#[cfg(test)]
+mod power_tests;
 
 pub use bounds::{Bounded, Bounds, Dropped};
 pub use disk::{Disk, DiskFile, OsDisk};

@@ -2,6 +2,7 @@
 //! in memory, and is seen by it alone.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
@@ -53,6 +54,10 @@ impl Disk for Overlay {
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         Unchanged.sync_dir(path)
+    }
+
+    fn sync_all(&self, path: &Path) -> io::Result<()> {
+        Unchanged.sync_all(path)
     }
 
     /// The daemon's own lock, where there is one: nobody else may write while it is looked.
@@ -114,14 +119,15 @@ impl DiskFile for OverlaidFile {
         while !bytes.is_empty() {
             let (number, from) = (offset / BLOCK as u64, (offset % BLOCK as u64) as usize);
             let n = bytes.len().min(BLOCK - from);
-            if !written.blocks.contains_key(&number) {
-                let mut block = Box::new([0; BLOCK]);
-                self.read_below(number, &mut block)?;
-                written.blocks.insert(number, block);
-            }
-            if let Some(block) = written.blocks.get_mut(&number) {
-                block[from..from + n].copy_from_slice(&bytes[..n]);
-            }
+            let block = match written.blocks.entry(number) {
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(entry) => {
+                    let mut block = Box::new([0; BLOCK]);
+                    self.read_below(number, &mut block)?;
+                    entry.insert(block)
+                }
+            };
+            block[from..from + n].copy_from_slice(&bytes[..n]);
             offset += n as u64;
             bytes = &bytes[n..];
             written.length = written.length.max(offset);

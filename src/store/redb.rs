@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! <file>            the database, 0600
+//! <file>.new        a database that is being made
 //! <file>.lock       held (flock) by the process that has it open
 //! <file>.damaged    the last database that was not what it should be
 //! ```
@@ -27,7 +28,7 @@ use std::time::Duration;
 
 use redb::{Durability, ReadOnlyTable, ReadableDatabase, StorageBackend, TableDefinition};
 
-use super::disk::{Disk, DiskFile, OsDisk, make_dirs};
+use super::disk::{Disk, DiskFile, OsDisk, above, make_dirs};
 use super::overlay::Overlay;
 use super::rows::{Costs, Database, DatabaseOptions, Moment, Pen, RowStore, VisitRow};
 use super::{StoreError, lock};
@@ -58,9 +59,7 @@ pub fn look(path: &Path) -> Result<RowStore, StoreError> {
 pub(super) fn open_on(disk: &Arc<dyn Disk>, options: &DatabaseOptions) -> Result<RowStore, StoreError> {
     let path = &options.path;
     let failed = |doing, error| StoreError::Io { doing, path: path.clone(), error };
-    if let Some(above) = path.parent().filter(|above| !above.as_os_str().is_empty()) {
-        make_dirs(&**disk, above).map_err(|error| failed("create the directory of", error))?;
-    }
+    make_dirs(&**disk, above(path)).map_err(|error| failed("create the directory of", error))?;
     let make = || {
         let (database, set_aside) = RedbDatabase::open(Arc::clone(disk), path)?;
         Ok((Box::new(database) as Box<dyn Database>, set_aside))
@@ -108,14 +107,14 @@ impl RedbDatabase {
     }
 
     fn attempt(&self) -> io::Result<redb::Database> {
-        let file = match self.disk.open(&self.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let file = self.disk.create(&self.path)?;
-                let above = self.path.parent().filter(|above| !above.as_os_str().is_empty());
-                self.disk.sync_dir(above.unwrap_or(Path::new(".")))?;
-                file
-            }
-            opened => opened?,
+        // One that is only half made has another name: it would look like a damaged one.
+        let half_made = beside(&self.path, "new");
+        let (file, is_new) = match self.disk.open(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => match self.disk.remove_file(&half_made) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => (self.disk.create(&half_made)?, true),
+            },
+            opened => (opened?, false),
         };
         let backend = Backend { file, numbers: Arc::clone(&self.numbers) };
         let open = || {
@@ -128,6 +127,11 @@ impl RedbDatabase {
         let transaction = database.begin_write().map_err(to_io)?;
         transaction.open_table(ROWS).map_err(to_io)?;
         transaction.commit().map_err(to_io)?;
+        if is_new {
+            self.disk.rename(&half_made, &self.path)?;
+        }
+        // Whoever made it may have been killed before its name was durable.
+        self.disk.sync_dir(above(&self.path))?;
         Ok(database)
     }
 

@@ -137,8 +137,8 @@ impl<'a, D> End<'a, D> {
     /// Encrypts what is for it; how much of it.
     pub(super) fn write(&mut self, plaintext: &[u8]) -> usize {
         let taken = self.tls.writer().write(plaintext).unwrap_or_default();
-        // Never, as long as it takes; else nothing would move for ever.
-        self.deaf |= taken == 0;
+        // Never, unless the session's own buffer is full; else nothing would move for ever.
+        self.deaf |= taken == 0 && !self.tls.wants_write();
         taken
     }
 

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! - Whoever does not read is not read for: bytes are taken from one side only when the other has taken those before. A
-//!   direction holds at most an [`INBOX`] of ciphertext and a [`BATCH`] of plaintext; an idle tunnel holds no buffers.
+//!   direction holds at most an `INBOX` of ciphertext and a `BATCH` of plaintext; an idle tunnel holds no buffers.
 //! - TLS' goodbye (`close_notify`) is passed on, and the other direction goes on until it has its own.
 //! - An end without a goodbye is a tear: what has come before it is delivered, then the whole tunnel ends.
 //! - No time limit: a tunnel may be silent for as long as nothing happens. The sockets' keep-alive finds dead peers; what

@@ -63,7 +63,7 @@ impl Link {
         self.monitors.iter().map(|monitor| (monitor.name(), monitor.state()))
     }
 
-    /// Ends (becomes readable) when the link comes up after this call, or at [`Link::shutdown`].
+    /// Ends (becomes readable) when the link comes up after this call, or when the process is to end.
     pub fn up_epoch(&self) -> Arc<Epoch> {
         Arc::clone(&self.whole.lock().up)
     }

@@ -21,6 +21,7 @@ pub enum Program {
     /// What a kubelet does for exec and the like, without containers.
     Node,
     /// What a node's containers run.
+    #[allow(dead_code, reason = "not every test binary has pods")]
     Pod,
 }
 

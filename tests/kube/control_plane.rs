@@ -30,6 +30,8 @@ pub struct ControlPlane {
     ca: PathBuf,
     address: String,
     port: u16,
+    /// What kube-apiserver is started with, but for its port.
+    apiserver: Vec<(&'static str, String)>,
     /// In the order in which they were started.
     running: Vec<Child>,
     environment: Environment,
@@ -37,6 +39,36 @@ pub struct ControlPlane {
 
 /// Variables that every component has set.
 type Environment = &'static [(&'static str, &'static str)];
+
+/// One more kube-apiserver on the same etcd; killed when dropped.
+#[allow(dead_code, reason = "not every test binary has several")]
+pub struct Another {
+    pub port: u16,
+    command: Command,
+    running: Option<Child>,
+}
+
+#[allow(dead_code, reason = "not every test binary has several")]
+impl Another {
+    /// As a power cut would.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.running.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Starts it again; it serves some seconds later.
+    pub fn revive(&mut self) {
+        self.running = Some(self.command.spawn().expect("kube-apiserver starts"));
+    }
+}
+
+impl Drop for Another {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
 
 impl ControlPlane {
     /// Starts it on loopback, and waits until it serves.
@@ -78,7 +110,8 @@ impl ControlPlane {
     ) -> ControlPlane {
         let (folder, port, etcd, etcd_peers) = (TempDir::new(), free_port(), free_port(), free_port());
         let (kube, address) = (kube.to_owned(), address.to_owned());
-        let mut own = ControlPlane { kube, folder, ca: pki.ca(), address, port, running: Vec::new(), environment };
+        let (running, ca) = (Vec::new(), pki.ca());
+        let mut own = ControlPlane { kube, folder, ca, address, port, apiserver: Vec::new(), running, environment };
         let (clients, peers) = (format!("http://127.0.0.1:{etcd}"), format!("http://127.0.0.1:{etcd_peers}"));
         own.run(
             "etcd",
@@ -96,11 +129,10 @@ impl ControlPlane {
         let tokens = pki.signing_key();
         let (serving, kubelet_client) =
             (pki.pair("kube-apiserver"), pki.member("kubelet-client", Some("system:masters")));
-        let mut flags = vec![
+        own.apiserver = vec![
             // Where tests have no pods: of a documentation network (RFC 5737), nobody connects to it.
             ("advertise-address", advertised.to_owned()),
             ("bind-address", own.address.clone()),
-            ("secure-port", port.to_string()),
             ("etcd-servers", clients),
             ("tls-cert-file", shown(&serving.cert)),
             ("tls-private-key-file", shown(&serving.key)),
@@ -114,11 +146,22 @@ impl ControlPlane {
             ("service-account-key-file", shown(&tokens.cert)),
             ("service-account-signing-key-file", shown(&tokens.key)),
         ];
-        flags.extend(further.iter().map(|(flag, value)| (*flag, (*value).to_owned())));
-        own.run("kube-apiserver", &flags);
+        own.apiserver.extend(further.iter().map(|(flag, value)| (*flag, (*value).to_owned())));
+        own.run("kube-apiserver", &[own.apiserver.clone(), vec![("secure-port", port.to_string())]].concat());
         let admin = own.kubeconfig(ADMIN, &pki.member(ADMIN, Some("system:masters")));
         own.await_ready(&Kubectl::new(&own.kube.clone(), admin));
         own
+    }
+
+    #[allow(dead_code, reason = "not every test binary has several")]
+    /// Starts one more kube-apiserver; it serves some seconds later.
+    pub fn another(&self) -> Another {
+        let port = free_port();
+        let flags = [self.apiserver.as_slice(), &[("secure-port", port.to_string())]].concat();
+        let mut another =
+            Another { port, command: self.command("kube-apiserver", &flags, &port.to_string()), running: None };
+        another.revive();
+        another
     }
 
     fn run_controllers(&mut self, pki: &Pki, which: &str, further: &[(&'static str, String)]) {
@@ -170,16 +213,21 @@ impl ControlPlane {
         path
     }
 
-    fn run(&mut self, component: &str, flags: &[(&str, String)]) {
-        let log = File::create(self.folder.path().join(format!("{component}.log"))).expect("a log");
-        let child = Command::new(&self.kube)
+    fn command(&self, component: &str, flags: &[(&str, String)], log: &str) -> Command {
+        let log = File::create(self.folder.path().join(format!("{log}.log"))).expect("a log");
+        let mut command = Command::new(&self.kube);
+        command
             .arg(component)
             .args(flags.iter().map(|(flag, value)| format!("--{flag}={value}")))
             .envs(self.environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a log"))
-            .stderr(log)
-            .spawn();
+            .stderr(log);
+        command
+    }
+
+    fn run(&mut self, component: &str, flags: &[(&str, String)]) {
+        let child = self.command(component, flags, component).spawn();
         self.running.push(child.unwrap_or_else(|e| panic!("{component} does not start: {e}")));
     }
 }

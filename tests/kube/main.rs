@@ -26,6 +26,7 @@ mod record;
 mod reflector;
 mod refusals;
 mod scene;
+mod servers;
 mod tunnels;
 
 use cable::Cable;

@@ -294,6 +294,7 @@ fn dark(scene: &Scene) {
             for arguments in [
                 "exec runner -n tunnels -- true",
                 "attach runner -n tunnels",
+                "port-forward runner -n tunnels :80",
                 "cp tunnels/runner:/x /tmp/x",
                 "logs -f runner -n tunnels",
             ] {

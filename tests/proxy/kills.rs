@@ -144,9 +144,9 @@ fn lives(default: u64, keeps_all: bool, flags: &[String], count: impl Fn() -> u6
     let took = begun.elapsed();
     judge.behind.sort_unstable();
     println!(
-        "{kills} kills in {:.1} s ({:.3} s each), {} answers judged, {} resourceVersions; what was served lay behind the upstream by {} versions in the median, {} at most",
+        "{kills} kills in {:.1} s ({} ms each), {} answers judged, {} resourceVersions; what was served lay behind the upstream by {} versions in the median, {} at most",
         took.as_secs_f32(),
-        took.as_secs_f32() / kills as f32,
+        took.as_millis() / u128::from(kills),
         judge.asked,
         churn.version(),
         judge.behind[judge.behind.len() / 2],
@@ -228,42 +228,7 @@ impl<'a> Load<'a> {
                 Some(from) => format!("resourceVersion={from}"),
                 None => "sendInitialEvents=true&resourceVersionMatch=NotOlderThan".to_owned(),
             };
-            version = self.watch(&mut client, view, &how, from, &|version| seen.saw(version, alone))?;
-        }
-    }
-
-    /// The version up to which the watch told all, or where it began.
-    fn watch(
-        self,
-        client: &mut Client,
-        view: View,
-        how: &str,
-        from: Option<u64>,
-        saw: &dyn Fn(u64),
-    ) -> io::Result<Option<u64>> {
-        let target = view.target(&format!("watch=true&allowWatchBookmarks=true&{how}"));
-        client.try_send(format!("GET {target} HTTP/1.1\r\nHost: h\r\n{}\r\n\r\n", view.accept()))?;
-        let head = client.head()?;
-        if head.status != 200 {
-            client.body(&head)?;
-            return Ok(None);
-        }
-        let mut told = from;
-        let mut buffer = Vec::new();
-        loop {
-            let chunk = client.chunk()?;
-            if chunk.is_empty() {
-                return Ok(told);
-            }
-            buffer.extend(chunk);
-            while let Some(event) = next_event(view, &mut buffer) {
-                let Event { version, is_end_of_state } = event?;
-                // The events of the state of things are in no order.
-                if told.is_some() || is_end_of_state {
-                    told = Some(version);
-                    saw(version);
-                }
-            }
+            version = watch(&mut client, view, &how, from, &|version| seen.saw(version, alone))?;
         }
     }
 
@@ -276,6 +241,34 @@ impl<'a> Load<'a> {
             std::thread::sleep(Duration::from_millis(2));
         }
         Ok(())
+    }
+}
+
+/// The version up to which the watch told all, or where it began.
+fn watch(client: &mut Client, view: View, how: &str, from: Option<u64>, saw: &dyn Fn(u64)) -> io::Result<Option<u64>> {
+    let target = view.target(&format!("watch=true&allowWatchBookmarks=true&{how}"));
+    client.try_send(format!("GET {target} HTTP/1.1\r\nHost: h\r\n{}\r\n\r\n", view.accept()))?;
+    let head = client.head()?;
+    if head.status != 200 {
+        client.body(&head)?;
+        return Ok(None);
+    }
+    let mut told = from;
+    let mut buffer = Vec::new();
+    loop {
+        let chunk = client.chunk()?;
+        if chunk.is_empty() {
+            return Ok(told);
+        }
+        buffer.extend(chunk);
+        while let Some(event) = next_event(view, &mut buffer) {
+            let Event { version, is_end_of_state } = event?;
+            // The events of the state of things are in no order.
+            if told.is_some() || is_end_of_state {
+                told = Some(version);
+                saw(version);
+            }
+        }
     }
 }
 

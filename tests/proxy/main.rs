@@ -15,6 +15,7 @@ mod loris;
 #[cfg(feature = "as-root")]
 mod names;
 mod offline;
+mod pods;
 #[cfg(feature = "as-root")]
 mod privileges;
 mod process;

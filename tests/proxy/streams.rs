@@ -239,9 +239,9 @@ fn a_log_that_is_followed_comes_line_by_line_past_every_time_limit() {
         let line = |wire: &mut crate::support::upstream::Wire, n: u32, chunked: bool| {
             let text = format!("line {n}\n");
             if chunked {
-                wire.chunk(text)?
+                wire.chunk(text)?;
             } else {
-                wire.send(text)?
+                wire.send(text)?;
             }
             // Nothing more comes, and nothing ends, until the client has said that it has this one.
             let _ = wait.lock().expect("wait").recv_timeout(Duration::from_secs(20));

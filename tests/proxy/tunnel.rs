@@ -182,9 +182,9 @@ fn who_does_not_read_is_not_read_for() {
         agree(wire)?;
         if request.target.ends_with("down") {
             wire.patience(Duration::from_secs(2));
-            let piece = [7; 64 * 1024];
+            let piece = vec![7; 64 * 1024];
             let mut sent = 0;
-            while sent < MUCH && wire.send(piece).is_ok() {
+            while sent < MUCH && wire.send(&piece).is_ok() {
                 sent += piece.len();
             }
             tell.lock().expect("tell").send(sent).expect("told");
@@ -200,7 +200,7 @@ fn who_does_not_read_is_not_read_for() {
     let mut busy = open(&scene, Some(NODE), SPDY);
     busy.patience(Duration::from_secs(2));
     let mut taken = 0;
-    while taken < MUCH && busy.try_send([7; 64 * 1024]).is_ok() {
+    while taken < MUCH && busy.try_send(vec![7; 64 * 1024]).is_ok() {
         taken += 64 * 1024;
     }
     let grown = scene.proxy.peak_memory() - before;
@@ -255,6 +255,7 @@ fn an_upgrade_that_is_refused_is_an_answer_like_any_other() {
     assert_eq!(client.get("/api/v1/x").status(), 200);
     assert_eq!(scene.proxy.metric("lite_apiserver_tunnels_total"), 0);
     assert_eq!(scene.proxy.metric("lite_apiserver_connections_accepted_total"), 1);
+    assert_eq!(scene.upstream.received().len(), 7, "each was asked for once");
 }
 
 #[test]
@@ -353,11 +354,14 @@ fn in_the_dark_a_tunnel_is_refused_at_once_and_says_why() {
     }
 }
 
+/// A client's CN and further fields, and the CN and `Authorization` with which it goes up.
+type Who<'a> = (Option<&'a str>, &'a [&'a str], Option<&'a str>, Option<&'a str>);
+
 #[test]
 fn a_tunnel_is_dug_as_who_asks_for_it() {
     let scene = Scene::scripted(&[], echo);
     let token = "Authorization: Bearer tok-a";
-    let asked: [(Option<&str>, &[&str], Option<&str>, Option<&str>); 6] = [
+    let asked: [Who<'_>; 6] = [
         (Some(NODE), &[], Some(NODE), None),
         (Some(ADMIN), &[token], Some(ADMIN), None),
         (None, &[token], None, Some("Bearer tok-a")),
@@ -532,8 +536,7 @@ fn who_dies_is_not_waited_for_by_who_does_not_read() {
     });
     let mut client = open(&scene, Some(NODE), SPDY);
     client.patience(Duration::from_secs(1));
-    while client.try_send([7; 64 * 1024]).is_ok() {}
-    // With bytes of the proxy's unread, so that the kernel resets the connection.
+    while client.try_send(vec![7; 64 * 1024]).is_ok() {}
     client.die();
     let begun = Instant::now();
     eventually("it is over", || scene.proxy.metric("lite_apiserver_tunnels") == 0);

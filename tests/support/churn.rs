@@ -28,19 +28,19 @@ impl Dice {
 }
 
 /// What there is of each kind; the last one is a single object that nobody lists.
-struct Kind {
+struct Resource {
     list: &'static str,
     query: &'static str,
     kind: &'static str,
     api_version: &'static str,
 }
 
-const KINDS: [Kind; 5] = [
-    Kind { list: "/api/v1/namespaces/shop/configmaps", query: "", kind: "ConfigMap", api_version: "v1" },
-    Kind { list: "/api/v1/pods", query: "fieldSelector=spec.nodeName%3Dedge1", kind: "Pod", api_version: "v1" },
-    Kind { list: "/apis/example.com/v1/widgets", query: "", kind: "Widget", api_version: "example.com/v1" },
-    Kind { list: "/api/v1/namespaces/shop/secrets", query: "", kind: "Secret", api_version: "v1" },
-    Kind { list: "/api/v1/nodes", query: "", kind: "Node", api_version: "v1" },
+const KINDS: [Resource; 5] = [
+    Resource { list: "/api/v1/namespaces/shop/configmaps", query: "", kind: "ConfigMap", api_version: "v1" },
+    Resource { list: "/api/v1/pods", query: "fieldSelector=spec.nodeName%3Dedge1", kind: "Pod", api_version: "v1" },
+    Resource { list: "/apis/example.com/v1/widgets", query: "", kind: "Widget", api_version: "example.com/v1" },
+    Resource { list: "/api/v1/namespaces/shop/secrets", query: "", kind: "Secret", api_version: "v1" },
+    Resource { list: "/api/v1/nodes", query: "", kind: "Node", api_version: "v1" },
 ];
 const NODES: usize = 4;
 pub const NODE: &str = "/api/v1/nodes/edge1";
@@ -66,14 +66,14 @@ pub const VIEWS: [View; 5] = [
 impl View {
     /// Where it is listed, with these parameters besides.
     pub fn target(self, more: &str) -> String {
-        let Kind { list, query, .. } = KINDS[self.kind];
+        let Resource { list, query, .. } = KINDS[self.kind];
         let all: Vec<&str> = [query, more].into_iter().filter(|q| !q.is_empty()).collect();
         if all.is_empty() { list.to_owned() } else { format!("{list}?{}", all.join("&")) }
     }
 
     /// Where one of its objects is; `None` if that is no matter of this collection alone.
     pub fn object(self, name: &str) -> Option<String> {
-        let Kind { list, .. } = KINDS[self.kind];
+        let Resource { list, .. } = KINDS[self.kind];
         list.contains("/namespaces/").then(|| format!("{list}/{name}"))
     }
 
@@ -331,7 +331,7 @@ fn stamped(path: &str, version: u64) -> Vec<u8> {
 
 /// An object as it stands in a list: in protobuf its message, in JSON a bare one, unless it is somebody's own.
 fn item(view: View, name: &str, object: Object) -> Vec<u8> {
-    let Kind { kind, api_version, .. } = KINDS[view.kind];
+    let Resource { kind, api_version, .. } = KINDS[view.kind];
     let Object { born, version } = object;
     if view.protobuf {
         let (uid, version_text) = (format!("uid-{born}"), version.to_string());
@@ -357,7 +357,7 @@ fn body(view: View, name: &str, object: Object) -> Vec<u8> {
 }
 
 fn typed(view: View, item: &[u8]) -> Vec<u8> {
-    let Kind { kind, api_version, .. } = KINDS[view.kind];
+    let Resource { kind, api_version, .. } = KINDS[view.kind];
     match (view.protobuf, api_version) {
         (true, _) => protobuf::unknown(api_version, kind, item),
         (false, "v1") => [format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"v1\",").as_bytes(), &item[1..]].concat(),
@@ -366,7 +366,7 @@ fn typed(view: View, item: &[u8]) -> Vec<u8> {
 }
 
 fn list(view: View, version: u64, objects: &Objects, next: &str) -> Vec<u8> {
-    let Kind { kind, api_version, .. } = KINDS[view.kind];
+    let Resource { kind, api_version, .. } = KINDS[view.kind];
     let items = objects.iter().map(|(name, object)| item(view, name, *object));
     if view.protobuf {
         let meta = protobuf::message(&[(1, b""), (2, version.to_string().as_bytes()), (3, next.as_bytes())]);
@@ -405,7 +405,7 @@ fn bookmark(view: View, version: u64, initial_events_end: bool) -> Vec<u8> {
         typed(view, &protobuf::message(&[(1, &meta)]))
     } else {
         let end = if initial_events_end { ",\"annotations\":{\"k8s.io/initial-events-end\":\"true\"}" } else { "" };
-        let Kind { kind, api_version, .. } = KINDS[view.kind];
+        let Resource { kind, api_version, .. } = KINDS[view.kind];
         format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{api_version}\",\"metadata\":{{\"resourceVersion\":\"{version}\"{end}}}}}").into_bytes()
     };
     event(view, "BOOKMARK", &body)

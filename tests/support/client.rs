@@ -97,10 +97,27 @@ impl Client {
 
     /// Connects to whatever has a certificate for 127.0.0.1; no wait is longer than `patience`.
     pub fn try_connect_to(address: SocketAddr, tls: &Arc<ClientConfig>, patience: Duration) -> io::Result<Client> {
+        Client::connect_as(address, tls, ServerName::try_from("127.0.0.1").expect("a name"), patience)
+    }
+
+    /// Connects to whatever has a certificate for this name.
+    pub fn try_connect_as(
+        address: SocketAddr,
+        tls: &Arc<ClientConfig>,
+        name: ServerName<'static>,
+    ) -> io::Result<Client> {
+        Client::connect_as(address, tls, name, Duration::from_secs(30))
+    }
+
+    fn connect_as(
+        address: SocketAddr,
+        tls: &Arc<ClientConfig>,
+        name: ServerName<'static>,
+        patience: Duration,
+    ) -> io::Result<Client> {
         let socket = TcpStream::connect_timeout(&address, patience)?;
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(patience))?;
-        let name = ServerName::try_from("127.0.0.1").expect("a name");
         let connection = ClientConnection::new(Arc::clone(tls), name).map_err(io::Error::other)?;
         let mut stream = StreamOwned::new(connection, socket);
         while stream.conn.is_handshaking() {
@@ -125,14 +142,15 @@ impl Client {
         self.tls.get_mut().flush().expect("sent");
     }
 
-    /// Ends the connection as a process does that is killed.
+    /// Resets the connection, as the kernel does for a process that is killed before it has read all.
     pub fn die(self) {
-        let _ = self.tls.get_ref().sock.shutdown(std::net::Shutdown::Both);
+        rustix::net::sockopt::set_socket_linger(&self.tls.get_ref().sock, Some(Duration::ZERO)).expect("set");
     }
 
-    /// How long a read may take at most.
+    /// How long a read or a write may take at most.
     pub fn patience(&self, span: Duration) {
-        self.tls.get_ref().sock.set_read_timeout(Some(span)).expect("a timeout");
+        let socket = &self.tls.get_ref().sock;
+        socket.set_read_timeout(Some(span)).and_then(|()| socket.set_write_timeout(Some(span))).expect("a timeout");
     }
 
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {

@@ -1,6 +1,9 @@
 //! One CA, and certificates by it, as PEM files.
 
-use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose,
+};
 use std::path::{Path, PathBuf};
 
 /// What every certificate is made for: loopback, where the link laboratory has its cloud and its edge, and a name that
@@ -61,6 +64,12 @@ impl Pki {
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &Issuer::from_params(&self.params, &self.key)).expect("signed");
         (certificate.pem(), key.serialize_pem())
+    }
+
+    /// The certificate that a request asks for, as PEM.
+    pub fn signed(&self, request: &str) -> String {
+        let request = CertificateSigningRequestParams::from_pem(request).expect("a request");
+        request.signed_by(&Issuer::from_params(&self.params, &self.key)).expect("signed").pem()
     }
 
     /// The same for a client whose certificate also has an O, its group.

@@ -86,6 +86,11 @@ impl Proxy {
         self.flags.extend(extra.iter().map(|e| (*e).to_owned()));
     }
 
+    /// The next start does without this flag.
+    pub fn drop_flag(&mut self, name: &str) {
+        self.flags.retain(|flag| flag.split('=').next() != Some(name));
+    }
+
     /// Starts it, again with the same files.
     pub fn spawn(&mut self) {
         let log = File::options().create(true).append(true).open(self.log_file()).expect("a log");

@@ -169,6 +169,11 @@ impl ListReader {
         if into.len() > self.max_object { Err(Malformed::TooLarge) } else { Ok(()) }
     }
 
+    /// How many of the bytes taken, from the last back, are of an object that is not whole yet.
+    pub(in crate::record) fn under_way(&self) -> usize {
+        if self.place == Place::Item { self.item.len() } else { 0 }
+    }
+
     /// The body has ended.
     ///
     /// # Errors

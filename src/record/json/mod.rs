@@ -1,5 +1,6 @@
 //! JSON: bodies walked token by token, and written again from what was kept of them.
 
+mod endpoints;
 mod envelope;
 mod event;
 mod gathering;
@@ -9,6 +10,7 @@ mod token;
 
 use crate::record::Malformed;
 
+pub(super) use endpoints::with_endpoints;
 pub(super) use envelope::{Envelope, FORMAT, put_error};
 pub(super) use event::WatchReader;
 pub(super) use list::ListReader;

@@ -157,6 +157,11 @@ impl ListReader {
         if header.total()?.saturating_add(kept) > self.max_object as u64 { Err(Malformed::TooLarge) } else { Ok(()) }
     }
 
+    /// How many of the bytes taken, from the last back, are of a field that is not whole yet.
+    pub(in crate::record) fn under_way(&self) -> usize {
+        self.inflow.rest().len()
+    }
+
     /// The body has ended.
     ///
     /// # Errors

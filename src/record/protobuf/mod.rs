@@ -16,6 +16,7 @@
 //! An object is kept bare: the bytes of its message, with neither what a list puts before it nor an `Unknown` around it.
 //! So the items of lists and the objects of events are kept alike, and no flags go with them.
 
+mod endpoints;
 mod envelope;
 mod event;
 mod inflow;
@@ -26,6 +27,7 @@ mod status;
 mod unknown;
 pub(super) mod wire;
 
+pub(super) use endpoints::with_endpoints;
 pub(super) use envelope::{Envelope, FORMAT, put_error};
 pub(super) use event::WatchReader;
 pub(super) use list::ListReader;
@@ -39,6 +41,14 @@ pub(super) const MEDIA_TYPE: &str = "application/vnd.kubernetes.protobuf";
 /// The media type of a watch, as kube-apiserver has it
 /// (`staging/src/k8s.io/apiserver/pkg/endpoints/handlers/watch.go`, `serveWatchHandler`).
 pub(super) const WATCH_MEDIA_TYPE: &str = "application/vnd.kubernetes.protobuf;stream=watch";
+
+/// Where in a whole body its message is.
+///
+/// # Errors
+/// It is no body.
+pub(super) fn message(body: &[u8]) -> Result<std::ops::Range<usize>, crate::record::Malformed> {
+    unknown::Unknown::read(body).map(|unknown| unknown.raw)
+}
 
 /// The text in a body at a path of field numbers; `None` where there is none.
 pub(super) fn text_at<const N: usize>(body: &[u8], path: [u32; N]) -> Option<String> {

@@ -237,6 +237,7 @@ fn service(store: Arc<dyn Store>) -> Service {
         review_ttl: Duration::ZERO,
         max_object_size: 64 * 1024,
         bounds: crate::store::Bounds::NONE,
+        kubernetes_service: None,
     };
     let clock = Arc::new(clock(&*store));
     Service::new(options, cloud(), store, clock)

@@ -28,6 +28,7 @@ fn service(kept: &str, wall: fn() -> SystemTime) -> Service {
         review_ttl: Duration::ZERO,
         max_object_size: 1024,
         bounds: crate::store::Bounds::NONE,
+        kubernetes_service: None,
     };
     let clock = Arc::new(Clock::with(wall, Some(at(UP))));
     let service = Service::new(options, cloud(), store, clock);

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use super::super::index::Index;
 use super::super::{ObjectRef, StoreError, lock};
-use super::format::{Batch, Record, State};
+use super::format::{Batch, Record};
 use super::scan::{Content, DocumentBody};
 use super::shared::Shared;
 use super::view::{Held, Log, View, Writer};
@@ -100,12 +100,10 @@ impl View {
                     copy.put(Arc::new(entry.moved(loc)));
                     full(&mut batch)?;
                 }
-                // Twice, so that a reader of the file knows, too, since when it has been so.
-                let since = State { version: index.unchanged_since, ..state };
-                batch.record(Record::Envelope, 1, Some(&since), &[&index.envelope])?;
-                if since.version != state.version {
-                    batch.record(Record::Collection, 1, Some(&state), &[])?;
+                if let Some(since) = index.unchanged_since {
+                    batch.record(Record::Since, 1, None, &[&since.to_le_bytes()])?;
                 }
+                batch.record(Record::Envelope, 1, Some(&state), &[&index.envelope])?;
                 Content::Collection(Arc::new(copy))
             }
         };
@@ -113,10 +111,10 @@ impl View {
         Ok(content)
     }
 
-    /// Makes what has been committed durable, after writing the file anew if it is worth it. Returns the file's number
-    /// and how many directories must be made durable too; `None` if there is nothing left of the view.
-    pub(super) fn sync(&self, shared: &Shared) -> Result<Option<(u64, usize)>, StoreError> {
-        let (seq, written, fresh, distrusted, file) = {
+    /// Makes what has been committed durable, after writing the file anew if it is worth it. Returns the file's number,
+    /// whose name may still have to be; `None` if there is nothing left of the view.
+    pub(super) fn sync(&self, shared: &Shared) -> Result<Option<u64>, StoreError> {
+        let (seq, written, distrusted, file) = {
             let mut writer = lock(&self.writer);
             if !writer.read && writer.seqs.len() > 1 {
                 self.read(shared, &mut writer)?;
@@ -125,18 +123,11 @@ impl View {
                 // A failure has been counted; the old file is still good, unless it is not trusted.
                 let _ = self.compact(shared, &mut writer);
             }
-            let (fresh, distrusted) = (std::mem::take(&mut writer.fresh), writer.distrusted);
             let Some(log) = &writer.log else {
                 return Ok(None);
             };
-            let file = match shared.open_file(self.id, log.seq, &self.path(log.seq)) {
-                Ok(file) => file,
-                Err(error) => {
-                    writer.fresh = fresh;
-                    return Err(error);
-                }
-            };
-            (log.seq, log.committed, fresh, distrusted, file)
+            let file = shared.open_file(self.id, log.seq, &self.path(log.seq))?;
+            (log.seq, log.committed, writer.distrusted, file)
         };
         shared.numbers.fsyncs.fetch_add(1, Ordering::Relaxed);
         let synced = file.sync_data();
@@ -147,21 +138,14 @@ impl View {
                 if let Some(log) = current {
                     log.durable = log.durable.max(written);
                 }
-                Ok(Some((seq, fresh)))
+                Ok(Some(seq))
             }
             outcome => {
                 writer.distrusted |= current_is(&writer, seq);
-                writer.fresh = writer.fresh.max(fresh);
                 let error = outcome.err().unwrap_or_else(|| io::Error::other("an earlier attempt failed"));
                 Err(shared.failed("sync", &self.path(seq), error))
             }
         }
-    }
-
-    /// Notes that directories could not be made durable.
-    pub(super) fn still_fresh(&self, levels: usize) {
-        let mut writer = lock(&self.writer);
-        writer.fresh = writer.fresh.max(levels);
     }
 
     /// Removes files older than the one with this number, which is durable with its name.
@@ -172,6 +156,8 @@ impl View {
             shared.close(self.id, old);
             if shared.remove_file(&self.path(old)).is_ok() {
                 writer.seqs.retain(|&other| other != old);
+                writer.may_return = true;
+                shared.mark_dir(&self.folder);
             }
         }
     }

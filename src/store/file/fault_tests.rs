@@ -77,6 +77,10 @@ impl Disk for Faulty {
         self.0.step()?;
         OsDisk.sync_dir(path)
     }
+    fn sync_all(&self, path: &Path) -> io::Result<()> {
+        self.0.step()?;
+        OsDisk.sync_all(path)
+    }
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
         OsDisk.lock(path)
     }

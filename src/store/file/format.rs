@@ -125,12 +125,14 @@ pub(super) enum Record {
     Collection = 6,
     /// What is known of a document: commits it.
     Document = 7,
+    /// Since which version the collection has held the objects that this transaction makes of it.
+    Since = 8,
 }
 
 impl Record {
     fn of(byte: u8) -> Option<Self> {
-        use Record::{Chunk, Collection, Delete, Document, Envelope, Put, Void};
-        [Put, Delete, Void, Envelope, Chunk, Collection, Document].into_iter().find(|&kind| kind as u8 == byte)
+        use Record::{Chunk, Collection, Delete, Document, Envelope, Put, Since, Void};
+        [Put, Delete, Void, Envelope, Chunk, Collection, Document, Since].into_iter().find(|&kind| kind as u8 == byte)
     }
 }
 
@@ -391,6 +393,11 @@ impl<'a> Body<'a> {
     /// Of a [`Record::Delete`] or [`Record::Void`]: the key.
     pub(super) fn key(&self) -> Option<&'a str> {
         std::str::from_utf8(self.rest).ok()
+    }
+
+    /// Of a [`Record::Since`]: the version.
+    pub(super) fn since(&self) -> Option<u64> {
+        Fields(self.rest).u64()
     }
 
     /// Of a [`Record::Document`]: its head, and its body's length.

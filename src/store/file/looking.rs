@@ -58,6 +58,10 @@ impl Disk for Unchanged {
         Ok(())
     }
 
+    fn sync_all(&self, _: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
     fn lock(&self, _: &Path) -> io::Result<Box<dyn Send + Sync>> {
         Ok(Box::new(()))
     }

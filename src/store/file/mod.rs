@@ -35,6 +35,7 @@
 //! | 5 chunk of a document's body | bytes |
 //! | 6 nothing but the state: commits a collection | |
 //! | 7 document, commits it | u32 length of uid, u32 0, u64 length of body, uid, head |
+//! | 8 since which version the collection has held what the transaction makes of it | u64 version |
 //!
 //! # Invariants
 //!
@@ -49,7 +50,8 @@
 //!   the new one *and its name* are durable. (A rename would have to wait for the disk while the view is locked.)
 //! - What cannot be read back is a torn end if nothing after it claims that it had been durable, and is then simply not
 //!   there. Else the file is damaged: it is set aside, and the view is not recorded. A wrong answer is worse than none.
-//! - A file whose full key is not the one that was asked for is foreign, and set aside.
+//! - A file whose full key is not the one that was asked for is foreign, and set aside. So is one whose header is longer
+//!   than a sector and torn: it looks like a damaged one, and holds nothing.
 //!
 //! # What is assumed of the disk
 //!
@@ -57,7 +59,11 @@
 //! write; not that a failed `fdatasync` can be repeated: after one, only a new file is trusted.
 //!
 //! Writers never wait for the disk: a thread of the store makes what was committed durable at most a flush interval
-//! later, and writes files anew when three quarters of them are garbage.
+//! later, and writes files anew when three quarters of them are garbage. What a process finds when it starts may have been
+//! written by one that was killed, and not be durable: the first thing that this thread does is to make all of it so.
+//!
+//! What is told of a view before its file has been read is what its last whole record says. After a power loss what is
+//! before that may be missing; reading the file then finds less.
 
 use std::io;
 use std::path::PathBuf;

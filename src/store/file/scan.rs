@@ -270,6 +270,7 @@ struct Transaction {
     operations: Vec<Operation>,
     voids: HashSet<Box<str>>,
     envelope: Option<Arc<[u8]>>,
+    since: Option<u64>,
     chunks: Vec<Loc>,
 }
 
@@ -294,6 +295,7 @@ impl Replay {
             }
             Record::Envelope => transaction.envelope = Some(body.rest.into()),
             Record::Chunk => transaction.chunks.push(loc),
+            Record::Since => transaction.since = Some(body.since()?),
             Record::Collection => {}
             Record::Document => {
                 let (head, length) = body.document()?;
@@ -329,6 +331,7 @@ impl Replay {
             held.envelope = envelope;
         }
         held.settle(state.version, state.complete, objects);
+        held.unchanged_since = transaction.since.or(held.unchanged_since);
         self.content = Some(Content::Collection(index));
     }
 

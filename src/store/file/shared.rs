@@ -1,6 +1,6 @@
 //! What all views of a file store share: the disk, the open files, what waits to be made durable, the numbers.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -60,8 +60,11 @@ struct OpenFile {
 /// What must be made durable.
 #[derive(Default)]
 struct Waiting {
-    views: HashMap<u64, Arc<View>>,
-    dirs: HashSet<PathBuf>,
+    /// All that is there: a process before this one may have written it, and have been killed before it was durable.
+    inherited: bool,
+    views: BTreeMap<u64, Arc<View>>,
+    /// Directories in which there are new names.
+    dirs: BTreeSet<PathBuf>,
     /// What failed, and when to try it again.
     failed: Vec<Arc<View>>,
     failed_dirs: Vec<PathBuf>,
@@ -75,7 +78,7 @@ impl Shared {
             disk,
             root,
             open: Mutex::default(),
-            waiting: Mutex::default(),
+            waiting: Mutex::new(Waiting { inherited: true, ..Waiting::default() }),
             wake: Condvar::new(),
             pass: Mutex::default(),
             numbers: Numbers::default(),
@@ -100,6 +103,7 @@ impl Shared {
         let made = super::make_dirs(&*self.disk, &self.root).and_then(|()| self.disk.lock(&path));
         *lock(&self.held) = made.map_err(|error| self.failed("create", &path, error))?;
         lock(&self.open).clear();
+        lock(&self.waiting).inherited = true;
         log::warn!("record: {} was removed; what was in it is forgotten, and it begins anew", self.root.display());
         Ok(())
     }
@@ -166,20 +170,25 @@ impl Shared {
         lock(&self.open).retain(|file| !(file.view == view && file.seq == seq));
     }
 
-    /// Makes a directory and those above it. Returns how many levels, from the directory upwards, have got new names.
-    pub(super) fn make_dir(&self, dir: &Path) -> io::Result<usize> {
-        match self.disk.create_dir(dir) {
-            Ok(()) => Ok(2),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(1),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let above = dir.parent().ok_or(error)?;
-                let levels = self.make_dir(above)?;
-                match self.disk.create_dir(dir) {
-                    Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-                    _ => Ok(levels + 1),
-                }
-            }
-            Err(error) => Err(error),
+    /// Makes a directory and those above it, and has their names made durable.
+    pub(super) fn make_dir(&self, dir: &Path) -> io::Result<()> {
+        let above = dir.parent().unwrap_or(dir);
+        let make = || -> io::Result<()> {
+            // Nobody who finds it there may think it durable.
+            let mut waiting = lock(&self.waiting);
+            self.disk.create_dir(dir)?;
+            waiting.dirs.insert(above.to_owned());
+            self.wake.notify_one();
+            Ok(())
+        };
+        let mut made = make();
+        if matches!(&made, Err(error) if error.kind() == io::ErrorKind::NotFound && above != dir) {
+            self.make_dir(above)?;
+            made = make();
+        }
+        match made {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            made => made,
         }
     }
 
@@ -198,7 +207,7 @@ impl Shared {
         let number = self.numbers.damaged.load(Ordering::Relaxed);
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let to = dir.join(format!("{millis:016}-{number}-{name}"));
-        let moved = self.make_dir(&dir).and_then(|_| self.disk.rename(path, &to));
+        let moved = self.make_dir(&dir).and_then(|()| self.disk.rename(path, &to));
         match moved {
             Ok(()) => log::warn!("record: {} is {why}: set aside as {}", path.display(), to.display()),
             Err(error) => {
@@ -234,6 +243,11 @@ impl Shared {
         self.wake.notify_one();
     }
 
+    /// Whether what a process before this one has left is durable.
+    pub(super) fn has_settled(&self) -> bool {
+        !lock(&self.waiting).inherited
+    }
+
     /// Tells the flusher to end.
     pub(super) fn stop(&self) {
         lock(&self.waiting).stop = true;
@@ -247,7 +261,7 @@ impl Shared {
         loop {
             let waiting = lock(&self.waiting);
             let nothing = |waiting: &mut Waiting| {
-                let due = waiting.retry.is_some_and(|retry| Instant::now() >= retry);
+                let due = waiting.retry.map_or(waiting.inherited, |retry| Instant::now() >= retry);
                 !waiting.stop && !due && waiting.views.is_empty() && waiting.dirs.is_empty()
             };
             let pause = match *lock(&self.trouble) {
@@ -277,33 +291,30 @@ impl Shared {
         }
     }
 
-    /// Takes what waits; what failed before only when its time has come, or `now`.
-    fn take_waiting(&self, now: bool) -> (HashMap<u64, Arc<View>>, HashSet<PathBuf>) {
-        let mut waiting = lock(&self.waiting);
-        let (mut views, mut dirs) = (std::mem::take(&mut waiting.views), std::mem::take(&mut waiting.dirs));
-        if now || waiting.retry.is_some_and(|retry| Instant::now() >= retry) {
-            waiting.retry = None;
-            views.extend(waiting.failed.drain(..).map(|view| (view.id, view)));
-            dirs.extend(waiting.failed_dirs.drain(..));
-        }
-        (views, dirs)
-    }
-
     /// Makes durable all that waits; with `now`, also what failed a moment ago.
     pub(super) fn make_durable(&self, now: bool) -> Result<(), StoreError> {
         let _only_one = lock(&self.pass);
-        let (views, mut dirs) = self.take_waiting(now);
-        if views.is_empty() && dirs.is_empty() {
-            return Ok(());
-        }
+        let (again, inherited, views) = {
+            let mut waiting = lock(&self.waiting);
+            let again = now || waiting.retry.is_none_or(|retry| Instant::now() >= retry);
+            let mut views = std::mem::take(&mut waiting.views);
+            if again {
+                waiting.retry = None;
+                views.extend(waiting.failed.drain(..).map(|view| (view.id, view)));
+            }
+            (again, waiting.inherited && again, views)
+        };
         let mut failure = None;
+        if inherited {
+            match self.sync("sync what is in", &self.root, |root| self.disk.sync_all(root)) {
+                Ok(()) => lock(&self.waiting).inherited = false,
+                Err(error) => failure = Some(error),
+            }
+        }
         let mut synced = Vec::new();
         for view in views.into_values() {
             match view.sync(self) {
-                Ok(Some((seq, levels))) => {
-                    dirs.extend(view.folder.ancestors().take(levels).map(Path::to_owned));
-                    synced.push((view, seq, levels));
-                }
+                Ok(Some(seq)) => synced.push((view, seq)),
                 Ok(None) => {}
                 Err(error) => {
                     failure = Some(error);
@@ -311,24 +322,29 @@ impl Shared {
                 }
             }
         }
-        let mut failed_dirs = HashSet::new();
+        // Those among them in which a view's file has just been written anew.
+        let dirs = {
+            let mut waiting = lock(&self.waiting);
+            let mut dirs = std::mem::take(&mut waiting.dirs);
+            if again {
+                dirs.extend(waiting.failed_dirs.drain(..));
+            }
+            dirs
+        };
+        let any = inherited || !(synced.is_empty() && dirs.is_empty());
         for dir in dirs {
-            self.numbers.fsyncs.fetch_add(1, Ordering::Relaxed);
-            match self.disk.sync_dir(&dir) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    failure = Some(self.failed("sync", &dir, error));
-                    lock(&self.waiting).failed_dirs.push(dir.clone());
-                    failed_dirs.insert(dir);
-                }
-                _ => {}
+            if let Err(error) = self.sync("sync", &dir, |dir| self.disk.sync_dir(dir)) {
+                failure = Some(error);
+                lock(&self.waiting).failed_dirs.push(dir);
             }
         }
-        for (view, seq, levels) in synced {
+        for (view, seq) in synced {
             // An older file may go only when the name of its successor lasts.
-            if view.folder.ancestors().take(levels).any(|dir| failed_dirs.contains(dir)) {
-                view.still_fresh(levels);
-                lock(&self.waiting).failed.push(view);
+            let mut waiting = lock(&self.waiting);
+            if waiting.inherited || waiting.failed_dirs.iter().any(|dir| view.folder.starts_with(dir)) {
+                waiting.failed.push(view);
             } else {
+                drop(waiting);
                 view.settle(self, seq);
             }
         }
@@ -336,7 +352,23 @@ impl Shared {
             lock(&self.waiting).retry = Some(Instant::now() + RETRY);
             return Err(error);
         }
-        self.well.store(true, Ordering::Relaxed);
+        if any {
+            self.well.store(true, Ordering::Relaxed);
+        }
         Ok(())
+    }
+
+    /// Makes a directory durable in some way; one that is gone has nothing that must be.
+    pub(super) fn sync(
+        &self,
+        doing: &'static str,
+        dir: &Path,
+        sync: impl FnOnce(&Path) -> io::Result<()>,
+    ) -> Result<(), StoreError> {
+        self.numbers.fsyncs.fetch_add(1, Ordering::Relaxed);
+        match sync(dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.failed(doing, dir, error)),
+            _ => Ok(()),
+        }
     }
 }

@@ -71,6 +71,9 @@ impl Disk for Trouble {
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         OsDisk.sync_dir(path)
     }
+    fn sync_all(&self, path: &Path) -> io::Result<()> {
+        OsDisk.sync_all(path)
+    }
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
         OsDisk.lock(path)
     }

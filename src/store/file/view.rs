@@ -45,8 +45,8 @@ pub(super) struct Writer {
     pub(super) documents: usize,
     /// Counts how often the view was forgotten: what began before is abandoned.
     pub(super) removals: u64,
-    /// How many directories, from the folder upwards, have names that are not durable yet.
-    pub(super) fresh: usize,
+    /// Whether an older file than the last one has been removed, and may be there again after a power loss.
+    pub(super) may_return: bool,
     /// Set when making the file durable has failed: the system may have thrown away what it could not write and call
     /// the next attempt a success, so only a new file can be trusted.
     pub(super) distrusted: bool,
@@ -88,7 +88,8 @@ impl View {
     pub(super) fn new(shared: &Shared, key: ViewKey, folder: PathBuf, mut seqs: Vec<u64>) -> Self {
         seqs.sort_unstable();
         let next_seq = seqs.last().map_or(1, |last| last.saturating_add(1));
-        let writer = Writer { read: seqs.is_empty(), seqs, next_seq, next_tx: 1, ..Writer::default() };
+        let (read, may_return) = (seqs.is_empty(), !seqs.is_empty() && !shared.has_settled());
+        let writer = Writer { read, seqs, next_seq, next_tx: 1, may_return, ..Writer::default() };
         let shown = Shown { info: None, content: None, seq: 0, file_id: 0, used: Instant::now() };
         let name = layout::name(&key);
         let (writer, shown) = (Mutex::new(writer), Mutex::new(shown));
@@ -208,12 +209,28 @@ impl View {
 
     /// Sets the newest file aside and forgets the view: what older files hold has been replaced long ago.
     pub(super) fn give_up(&self, shared: &Shared, writer: &mut Writer, why: &str) {
+        // If they cannot be removed now, they are met again, and found stale.
+        let _ = self.remove_older(shared, writer);
         if let Some(seq) = writer.seqs.pop() {
             shared.close(self.id, seq);
             shared.set_aside(&self.path(seq), why);
         }
-        // A failure has been counted and logged; the file will be met again, and found stale.
         let _ = self.forget_files(shared, writer);
+    }
+
+    /// Removes all files but the last, and sees to it that none of them is there again when the last one goes.
+    fn remove_older(&self, shared: &Shared, writer: &mut Writer) -> Result<(), StoreError> {
+        while let [seq, _, ..] = writer.seqs[..] {
+            shared.close(self.id, seq);
+            shared.remove_file(&self.path(seq))?;
+            writer.seqs.remove(0);
+            writer.may_return = true;
+        }
+        if writer.may_return {
+            shared.sync("sync", &self.folder, |dir| shared.disk.sync_dir(dir))?;
+            writer.may_return = false;
+        }
+        Ok(())
     }
 
     fn forget_files(&self, shared: &Shared, writer: &mut Writer) -> Result<(), StoreError> {
@@ -226,15 +243,14 @@ impl View {
             let mut shown = lock(&self.shown);
             (shown.info, shown.content) = (None, None);
         }
-        let mut result = Ok(());
         // The newest goes last: while it is there, no older one counts.
-        while let Some(&seq) = writer.seqs.first() {
-            shared.close(self.id, seq);
-            if let Err(error) = shared.remove_file(&self.path(seq)) {
-                result = Err(error);
-                break;
+        let mut result = self.remove_older(shared, writer);
+        if let ([seq], Ok(())) = (&writer.seqs[..], &result) {
+            shared.close(self.id, *seq);
+            result = shared.remove_file(&self.path(*seq));
+            if result.is_ok() {
+                writer.seqs.clear();
             }
-            writer.seqs.remove(0);
         }
         shared.mark_dir(&self.folder);
         result
@@ -288,11 +304,11 @@ impl View {
             }
             made = self.try_create(shared, &self.path(seq));
         }
-        let (levels, file) = made.map_err(|error| shared.failed("create", &self.path(seq), error))?;
+        let file = made.map_err(|error| shared.failed("create", &self.path(seq), error))?;
         shared.keep_open(self.id, seq, file);
         writer.next_seq = seq.saturating_add(1);
         writer.seqs.push(seq);
-        writer.fresh = writer.fresh.max(levels);
+        shared.mark_dir(&self.folder);
         Ok(Log {
             seq,
             chain: Chain { file_id: layout::random(), offset: 0, prev: 0 },
@@ -302,9 +318,9 @@ impl View {
         })
     }
 
-    fn try_create(&self, shared: &Shared, path: &Path) -> io::Result<(usize, Arc<dyn DiskFile>)> {
-        let levels = shared.make_dir(&self.folder)?;
-        Ok((levels, shared.disk.create(path)?))
+    fn try_create(&self, shared: &Shared, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        shared.make_dir(&self.folder)?;
+        shared.disk.create(path)
     }
 
     /// Appends what `build` adds to a batch, in one write. After an error nothing has been appended.

@@ -40,6 +40,8 @@ use super::{
     ViewKey,
 };
 
+#[cfg(test)]
+mod damage_tests;
 mod document;
 mod format;
 mod reading;

@@ -13,18 +13,18 @@ use super::super::{Change, Committed, DocumentHead, Store, StoreError};
 use super::format::{self, Row};
 use super::{DatabaseOptions, RowStore};
 
-type Open = fn(&DatabaseOptions) -> Result<RowStore, StoreError>;
+pub(super) type Open = fn(&DatabaseOptions) -> Result<RowStore, StoreError>;
 
-const ENGINES: &[Open] = &[
+pub(super) const ENGINES: &[(&str, Open)] = &[
     #[cfg(feature = "redb")]
-    super::super::redb::open,
+    ("redb", super::super::redb::open),
     #[cfg(feature = "fjall")]
-    super::super::fjall::open,
+    ("fjall", super::super::fjall::open),
 ];
 
 /// Runs a test on each engine, in a directory of its own.
 fn on_each(test: impl Fn(&dyn Fn(&Path) -> RowStore, &Path)) {
-    for open in ENGINES {
+    for (_, open) in ENGINES {
         let dir = TempDir::new();
         test(&|path| open(&database_options(path)).unwrap(), &dir.path().join("store"));
     }
@@ -143,7 +143,7 @@ fn after_a_kill_there_is_what_was_durable_and_nothing_that_was_under_way() {
 fn two_processes_do_not_share_a_database() {
     on_each(|open, path| {
         let store = open(path);
-        for again in ENGINES {
+        for (_, again) in ENGINES {
             // Whichever engine it is: the other one's path is no database, or is locked.
             if let Err(error) = again(&database_options(path)) {
                 assert!(matches!(error, StoreError::Locked { .. } | StoreError::Io { .. }), "{error}");
@@ -211,17 +211,19 @@ fn what_was_read_is_whole_and_a_row_that_is_not_what_was_written_is_a_miss() {
 #[test]
 fn a_database_in_another_format_is_set_aside() {
     on_each(|open, path| {
-        let store = open(path);
-        list(&store, &key("/api/v1/pods"), 10, &[("a", 1)]);
-        store.shared.write(&mut |pen| pen.put(format::FORMAT_KEY, b"lite-apiserver rows 2")).unwrap();
-        store.flush().unwrap();
-        drop(store);
-        let store = open(path);
-        assert_eq!((store.stats().damaged, store.stats().views), (1, 0));
-        list(&store, &key("/api/v1/pods"), 10, &[("a", 1)]);
-        drop(store);
-        let store = open(path);
-        assert_eq!((store.stats().damaged, store.stats().views), (0, 1));
+        for other in [b"lite-apiserver rows 2", b"lite-apiserver rows 0"] {
+            let store = open(path);
+            list(&store, &key("/api/v1/pods"), 10, &[("a", 1)]);
+            store.shared.write(&mut |pen| pen.put(format::FORMAT_KEY, other)).unwrap();
+            store.flush().unwrap();
+            drop(store);
+            let store = open(path);
+            assert_eq!((store.stats().damaged, store.stats().views), (1, 0));
+            list(&store, &key("/api/v1/pods"), 10, &[("a", 1)]);
+            drop(store);
+            let store = open(path);
+            assert_eq!((store.stats().damaged, store.stats().views), (0, 1));
+        }
     });
 }
 

@@ -1,6 +1,7 @@
 //! Waits, and what ends them.
 
 use super::*;
+use std::sync::atomic::AtomicBool;
 
 #[test]
 fn a_stalled_first_byte_times_out_and_the_link_is_looked_at() {
@@ -103,4 +104,31 @@ fn a_link_that_is_found_down_wakes_whoever_waits() {
             other => panic!("{other:?}"),
         }
     });
+}
+
+#[test]
+fn an_answer_that_keeps_coming_outlives_the_finding_that_no_new_connection_can_be_made() {
+    let ceased = Arc::new(AtomicBool::new(false));
+    let (begun, begins) = mpsc::channel();
+    let cease = Arc::clone(&ceased);
+    let scene = scene(move |exchange| {
+        exchange.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+        while !cease.load(Ordering::SeqCst) {
+            exchange.send("1\r\nx\r\n");
+            begun.send(()).unwrap();
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        exchange.wait_for_close();
+        Then::Cut
+    });
+    let mut answer = scene.send("GET").unwrap();
+    answer.body.read_exact(&mut [0]).unwrap();
+    begins.recv_timeout(LONG).unwrap();
+    scene.upstream.link().monitors()[0].report(Event::ConnectFailed, "nobody listens any more");
+    for _ in 0..20 {
+        answer.body.read_exact(&mut [0]).unwrap();
+    }
+    ceased.store(true, Ordering::SeqCst);
+    let mut rest = Vec::new();
+    assert_eq!(answer.body.read_to_end(&mut rest).unwrap_err().kind(), io::ErrorKind::NetworkDown);
 }
