@@ -338,7 +338,7 @@ impl Edge {
     pub fn memory(&self) -> (u64, u64) {
         let pid = match self.lite_as {
             As::Unit => child_of(self.power.as_ref().expect("power").services["lite-apiserver"].id()),
-            As::Pod => self.process_of("/lite-apiserver"),
+            As::Pod => process_of("/lite-apiserver"),
         };
         let Some(pid) = pid else { return (0, 0) };
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
@@ -347,16 +347,6 @@ impl Edge {
             line.trim().trim_end_matches(" kB").parse().ok()
         };
         (of("VmRSS:").unwrap_or_default() << 10, of("RssAnon:").unwrap_or_default() << 10)
-    }
-
-    /// The process that runs this program of an image.
-    fn process_of(&self, program: &str) -> Option<u32> {
-        let entries = fs::read_dir("/proc").expect("/proc").flatten();
-        let pids = entries.filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok());
-        pids.into_iter().find(|pid| {
-            let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            words.split(|b| *b == 0).next() == Some(program.as_bytes())
-        })
     }
 
     /// The kubeconfig of the person at the node.
@@ -401,6 +391,16 @@ fn ask(address: SocketAddr, path: &str) -> Option<String> {
     socket.read_to_string(&mut text).ok()?;
     let (head, body) = text.split_once("\r\n\r\n")?;
     head.contains(" 200 ").then(|| body.to_owned())
+}
+
+/// The process that runs this program of an image.
+fn process_of(program: &str) -> Option<u32> {
+    let entries = fs::read_dir("/proc").expect("/proc").flatten();
+    let pids = entries.filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok());
+    pids.into_iter().find(|pid| {
+        let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        words.split(|b| *b == 0).next() == Some(program.as_bytes())
+    })
 }
 
 fn shown(path: &Path) -> String {

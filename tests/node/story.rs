@@ -203,12 +203,12 @@ fn table(seen: &[Seen]) {
         "| run | before | cut | booted while cut | healed | from boot to all answering | Service in the dark, healed | recreated | restarted at healing | restarts counted, and of a boot uncut | memory | watches |"
     );
     println!("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |");
-    let mega = |bytes: u64| bytes as f64 / 1e6;
+    let mega = |bytes: u64| format!("{}.{} MB", bytes / 1_000_000, bytes / 100_000 % 10);
     for (i, s) in seen.iter().enumerate() {
         let boot = s.boot.map_or("never".to_owned(), |b| format!("{:.1} s", b.as_secs_f32()));
         let yes = |so: bool| if so { "yes" } else { "no" };
         println!(
-            "| {} | {} | {} | {} | {} | {boot} | {}, {} | {} | {} | {}, {} | {:.1} MB, {:.1} MB | {} |",
+            "| {} | {} | {} | {} | {} | {boot} | {}, {} | {} | {} | {}, {} | {}, {} | {} |",
             i + 1,
             s.before,
             s.cut,
