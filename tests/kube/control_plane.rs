@@ -90,12 +90,15 @@ impl ControlPlane {
                 ("secure-port", free_port().to_string()),
                 ("service-account-private-key-file", shown(&tokens.key)),
                 ("root-ca-file", shown(&own.ca)),
+                ("cluster-signing-cert-file", shown(&own.ca)),
+                ("cluster-signing-key-file", shown(&pki.ca_key())),
                 ("use-service-account-credentials", "true".to_owned()),
                 ("leader-elect", "false".to_owned()),
                 (
                     "controllers",
                     "serviceaccount-controller,serviceaccount-token-controller,\
-                     root-ca-certificate-publisher-controller,deployment-controller,replicaset-controller"
+                     root-ca-certificate-publisher-controller,\
+                     certificatesigningrequest-signing-controller,deployment-controller,replicaset-controller"
                         .to_owned(),
                 ),
             ],
