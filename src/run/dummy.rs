@@ -77,9 +77,16 @@ fn make(wanted: &DummyInterface, kind: &str) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Whether the node has this address, and it is up.
+/// Whether the node has this address, and it is up: then whoever goes there comes from there. That it can be bound says
+/// less (`net.ipv4.ip_nonlocal_bind`). Nothing is sent.
 fn is_here(address: IpAddr) -> bool {
-    UdpSocket::bind((address, 0)).is_ok()
+    let any = if address.is_ipv4() { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
+    let comes_from = || {
+        let socket = UdpSocket::bind((any, 0))?;
+        socket.connect((address, 9))?;
+        socket.local_addr()
+    };
+    comes_from().is_ok_and(|own| own.ip() == address)
 }
 
 /// Where the kernel is asked.

@@ -18,7 +18,8 @@ pub const ADMIN: &str = "kubernetes-admin";
 
 /// What a namespace needs to be lived in.
 const CONTROLLERS: &str = "serviceaccount-controller,serviceaccount-token-controller,\
-                           root-ca-certificate-publisher-controller,deployment-controller,replicaset-controller";
+                           root-ca-certificate-publisher-controller,\
+                           certificatesigningrequest-signing-controller,deployment-controller,replicaset-controller";
 
 /// How a controller is told whom to ask: for its work, and about who asks it.
 const KUBECONFIGS: [&str; 3] = ["kubeconfig", "authentication-kubeconfig", "authorization-kubeconfig"];
@@ -172,6 +173,8 @@ impl ControlPlane {
             ("secure-port", free_port().to_string()),
             ("service-account-private-key-file", shown(&pki.signing_key().key)),
             ("root-ca-file", shown(&self.ca)),
+            ("cluster-signing-cert-file", shown(&self.ca)),
+            ("cluster-signing-key-file", shown(&pki.ca_key())),
             ("use-service-account-credentials", "true".to_owned()),
             ("leader-elect", "false".to_owned()),
             ("controllers", which.to_owned()),

@@ -1,6 +1,7 @@
 //! The ring of real components: a real etcd and kube-apiserver, a real kubectl, the real proxy between them, and a cable
-//! to cut. Four stories, one after the other: an outage as kubectl sees it (here), twenty cuts as informers see them
-//! ([`informers`]), who can read what of whom ([`leaks`]), and exec and its kin ([`tunnels`]). Beside them Go's server, as the judge of malformed requests
+//! to cut. Five stories, one after the other: an outage as kubectl sees it (here), twenty cuts as informers see them
+//! ([`informers`]), who can read what of whom ([`leaks`]), exec and its kin ([`tunnels`]), and
+//! pods that are led to the proxy ([`pods`]). Beside them Go's server, as the judge of malformed requests
 //! ([`judge`]).
 //!
 //! Besides Rust it needs Go, once, to build the components ([`bed`]). Nothing but loopback is spoken to.
@@ -21,6 +22,7 @@ mod kubectl;
 #[cfg(feature = "link-lab")]
 mod lab;
 mod leaks;
+mod pods;
 mod reads;
 mod record;
 mod reflector;

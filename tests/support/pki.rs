@@ -51,6 +51,13 @@ impl Pki {
         self.folder.join("ca.crt")
     }
 
+    /// Its key, for somebody else who signs.
+    pub fn ca_key(&self) -> PathBuf {
+        let path = self.folder.join("ca.key");
+        std::fs::write(&path, self.key.serialize_pem()).expect("write");
+        path
+    }
+
     /// A certificate for 127.0.0.1 and localhost, and for a client of this CN.
     pub fn pair(&self, cn: &str) -> Pair {
         self.member(cn, None)
