@@ -40,6 +40,8 @@ struct Led {
     /// The lists that are accounted for, and the watches that were too short for client-go.
     listed: u32,
     short: u32,
+    /// Lists that are to come because of a kill.
+    excused: u32,
 }
 
 /// What informers hold: kind and name, to uid and resourceVersion.
@@ -231,7 +233,7 @@ impl Led {
         let lines = BufReader::new(child.stdout.take().expect("its output")).lines();
         std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| told.send(line)));
         let input = child.stdin.take().expect("its input");
-        Led { name, child, input, output, folder, listed: KINDS, short: 0 }
+        Led { name, child, input, output, folder, listed: KINDS, short: 0, excused: 0 }
     }
 
     fn say(&mut self, line: &str) {
@@ -280,14 +282,19 @@ impl Led {
     }
 
     /// How many kinds have been listed again since this was last asked, but for those whose watch was not a second old
-    /// when the proxy was killed: client-go takes that for an error (`reflector.go`, "very short watch").
+    /// when the proxy was killed: client-go takes that for an error (`reflector.go`, "very short watch"), and lists again
+    /// once it has waited, for up to half a minute.
     fn listed_again(&mut self, killed: bool) -> u32 {
         let lists = self.dump().1.lists;
         let short = self.log().matches("very short watch").count() as u32;
-        let excused = if killed { short - self.short } else { 0 };
-        let again = (lists - self.listed).saturating_sub(excused);
+        if killed {
+            self.excused += short - self.short;
+        }
+        let again = lists - self.listed;
+        let excused = again.min(self.excused);
+        self.excused -= excused;
         (self.listed, self.short) = (lists, short);
-        again
+        again - excused
     }
 
     fn log(&self) -> String {

@@ -276,7 +276,7 @@ fn secs(span: Duration) -> f32 {
     span.as_secs_f32()
 }
 
-/// Threads, open files and resident bytes of the proxy.
+/// Threads, open files and private resident bytes of the proxy: what of its own program has been run is no growth.
 fn footprint(pid: u32) -> (usize, usize, u64) {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("/proc");
     let number = |name: &str| {
@@ -284,7 +284,7 @@ fn footprint(pid: u32) -> (usize, usize, u64) {
         line.split_whitespace().next().and_then(|n| n.parse::<u64>().ok()).expect("a number")
     };
     let files = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("/proc").count();
-    (number("Threads:") as usize, files, number("VmRSS:") << 10)
+    (number("Threads:") as usize, files, number("RssAnon:") << 10)
 }
 
 /// How long the soak lasts, in seconds; `SOAK_SECONDS` in the environment.
