@@ -15,7 +15,7 @@ use serde_json::json;
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -100,8 +100,8 @@ fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Option<Wanted>
     if wanted.node.is_empty() {
         return Err(usage("--node-name is missing: the machine has no name"));
     }
-    let loopback = ["127.0.0.1", "::1"].map(|ip| ip.parse::<IpAddr>());
-    wanted.addresses.extend(services.into_iter().chain(loopback.into_iter().flatten()));
+    let loopback = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
+    wanted.addresses.extend(services.into_iter().chain(loopback));
     wanted.addresses.retain(|ip| !ip.is_unspecified());
     wanted.names =
         ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"].map(str::to_owned).into();

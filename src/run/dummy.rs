@@ -179,18 +179,19 @@ mod tests {
 
     impl Apart {
         fn begin() -> Apart {
-            let mut child = Command::new("unshare").args(["-n", "cat"]).stdin(Stdio::piped()).spawn().expect("unshare");
-            let (own, its) = ("/proc/self/ns/net", format!("/proc/{}/ns/net", child.id()));
+            let started = Command::new("unshare").args(["-n", "cat"]).stdin(Stdio::piped()).spawn();
+            let apart = Apart(started.expect("unshare"));
+            let its = format!("/proc/{}/ns/net", apart.0.id());
             let of = |path: &str| std::fs::read_link(path).ok();
+            let own = of("/proc/self/ns/net");
             for _ in 0..1000 {
-                if of(&its).is_some_and(|its| Some(its) != of(own)) {
+                if of(&its).is_some_and(|its| Some(its) != own) {
                     let file = File::open(&its).expect("a namespace");
                     move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).expect("root");
-                    return Apart(child);
+                    return apart;
                 }
                 std::thread::sleep(std::time::Duration::from_millis(5));
             }
-            let _ = child.kill();
             panic!("no namespace: start this test as root");
         }
     }
