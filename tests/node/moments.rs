@@ -20,7 +20,8 @@ pub fn tell(wish: &Wish, moments: usize) -> bool {
     scene.deploy(wish.pods);
     let mut lost = 0;
     for moment in 1..=moments {
-        let what = if moment % 2 == 1 { rolls_out(&scene, moment, below(8000)) } else { became_ready(&scene) };
+        let what =
+            if moment % 2 == 1 { rolls_out(&scene, moment, below(8000)) } else { became_ready(&scene, wish.pods) };
         let running = scene.answers();
         scene.edge.cut();
         let cut = Instant::now();
@@ -65,13 +66,12 @@ fn rolls_out(scene: &Scene, moment: usize, milliseconds: u64) -> String {
 }
 
 /// All pods are replaced, and the last of the new ones becomes Ready; a tenth of a second later.
-fn became_ready(scene: &Scene) -> String {
-    let have = scene.answers().keys().filter(|name| name.starts_with("lite-demo-")).count();
+fn became_ready(scene: &Scene, pods: usize) -> String {
     scene.cloud.must("delete pod -l app=lite-demo --wait=false");
     scene.wait("the new pods are Ready", 60, |s| {
         let ready = s.cloud.must("get deployment lite-demo -o jsonpath={.status.readyReplicas}");
         let wanted = wanted(&s.cloud.must("get pods -l app=lite-demo -o json"));
-        ready == have.to_string() && wanted.len() == have
+        ready == pods.to_string() && wanted.len() == pods
     });
     std::thread::sleep(Duration::from_millis(100));
     "0.1 s after the last pod became Ready".to_owned()
