@@ -2,9 +2,11 @@
 //! network), so that all that it starts ends with it, however it ends. What namespaces do not hold, namely what a kubelet
 //! sets for the whole machine and the cgroups of pods, is put back from outside.
 
+use crate::bed;
 use crate::support::TempDir;
 use rustix::process::Pid;
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -39,6 +41,9 @@ pub fn sandboxed(prepare: impl FnOnce(), story: impl FnOnce() -> i32) -> i32 {
         return 1;
     }
     prepare();
+    // Two at a time would take each other's settings for the machine's own, and share the cgroups of pods.
+    let lock = File::create(bed::place().join("node.lock")).expect("a file");
+    lock.lock().expect("a lock");
     let before: BTreeMap<PathBuf, String> = SET_BY_KUBELET
         .iter()
         .map(|name| Path::new("/proc/sys").join(name))
