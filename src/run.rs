@@ -85,7 +85,7 @@ fn live(
     stands_in: bool,
 ) -> Result<Ended, Failed> {
     let clock = Arc::new(serve::clock(&**store));
-    let upstream = open_upstream(config, &clock)?;
+    let upstream = open_upstream(config, &clock, serve::was_dark(&**store))?;
     let service = Arc::new(Service::new(options(config, stands_in), Arc::clone(&upstream), Arc::clone(store), clock));
     if let Some(roots) = &config.certificates.upstream_roots {
         service.trust(&roots.fingerprints());
@@ -236,10 +236,11 @@ fn open_store(config: &Config) -> Result<Arc<dyn Store>, Unopened> {
     })
 }
 
-fn open_upstream(config: &Config, clock: &Arc<Clock>) -> Result<Arc<Upstream>, Failed> {
+fn open_upstream(config: &Config, clock: &Arc<Clock>, dark: bool) -> Result<Arc<Upstream>, Failed> {
     let judge = Arc::clone(clock);
     let clock = VerificationClock::new(move || judge.now());
-    let upstream = Upstream::new(&config.upstream, &config.certificates, clock);
+    let new = if dark { Upstream::in_the_dark } else { Upstream::new };
+    let upstream = new(&config.upstream, &config.certificates, clock);
     upstream.map(Arc::new).map_err(|e| failed(78, e.to_string()))
 }
 

@@ -35,7 +35,7 @@ mod tunnel;
 
 pub use clock::Clock;
 pub use heal::Healing;
-pub use service::{Service, ServiceOptions, clock};
+pub use service::{Service, ServiceOptions, clock, was_dark};
 
 use crate::decide::{self, Keep, Next, Outcome, Patience, Plan, Refusal, Situation};
 use crate::front::{Exchange, Handler};

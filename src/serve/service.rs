@@ -33,6 +33,9 @@ const LEDGER: &str = "ledger";
 /// run since then.
 const LAST_UP: &str = "last-up";
 
+/// The note that is there, and not empty, while the link is down.
+const DARK: &str = "dark";
+
 /// How much of that running may be forgotten.
 const SPENT_PRECISION: Duration = Duration::from_secs(600);
 
@@ -83,6 +86,8 @@ pub struct Service {
     /// The same as it was when this life of the daemon began.
     earlier: LastUp,
     begun: Instant,
+    /// What [`DARK`] says.
+    dark: AtomicBool,
     /// When housekeeping was last done.
     housekept: Mutex<Instant>,
     /// What has been said and is not worth a second line.
@@ -119,12 +124,17 @@ pub fn clock(store: &dyn Store) -> Clock {
     Clock::new(store.note(LAST_UP).and_then(|bytes| LastUp::decode(&bytes).at))
 }
 
+/// Whether the link was down when the process last ran.
+pub fn was_dark(store: &dyn Store) -> bool {
+    store.note(DARK).is_some_and(|bytes| !bytes.is_empty())
+}
+
 impl Service {
     /// Sets the service up, with what the store remembers of earlier lives.
     pub fn new(options: ServiceOptions, upstream: Arc<Upstream>, store: Arc<dyn Store>, clock: Arc<Clock>) -> Service {
         let ledger = store.note(LEDGER).map_or_else(Ledger::default, |bytes| Ledger::decode(&bytes));
         let earlier = store.note(LAST_UP).map_or_else(LastUp::default, |bytes| LastUp::decode(&bytes));
-        let cluster = cluster::kept(&*store);
+        let (cluster, dark) = (cluster::kept(&*store), was_dark(&*store));
         let bounded = Arc::new(Bounded::new(store, options.bounds));
         Service {
             options,
@@ -143,6 +153,7 @@ impl Service {
             kept: Mutex::new(earlier),
             earlier,
             begun: Instant::now(),
+            dark: AtomicBool::new(dark),
             housekept: Mutex::new(Instant::now()),
             said: Mutex::new(HashSet::new()),
         }
@@ -363,6 +374,11 @@ impl Service {
 
     /// To be called every few seconds: keeps on disk what has to outlive the process, drops what nobody will ask for.
     pub fn keep_house(&self) {
+        self.keep_records();
+        self.keep_dark();
+    }
+
+    fn keep_records(&self) {
         self.pages.sweep(Instant::now());
         if self.ledger_changed.swap(false, Ordering::AcqRel) {
             let bytes = self.ledger().encode();
@@ -376,10 +392,20 @@ impl Service {
         self.keep_bounds();
     }
 
-    /// The same for the last time.
+    /// The same for the last time, when the link has been let go and says nothing any more.
     pub fn close_house(&self) {
-        self.keep_house();
+        self.keep_records();
         self.bounded.close();
+    }
+
+    fn keep_dark(&self) {
+        let dark = self.upstream.link().describe().since.is_some();
+        if dark != self.dark.load(Ordering::Relaxed) {
+            match self.store.set_note(DARK, if dark { b"1" } else { b"" }) {
+                Ok(()) => self.dark.store(dark, Ordering::Relaxed),
+                Err(e) => log::debug!("that the link is down, or up, could not be kept: {e}"),
+            }
+        }
     }
 
     fn keep_bounds(&self) {

@@ -255,6 +255,25 @@ impl Upstream {
         certificates: &Certificates,
         clock: VerificationClock,
     ) -> Result<Self, UpstreamError> {
+        Self::begin(config, certificates, clock, false)
+    }
+
+    /// The same where the link was down when the process last ran: nobody waits to find that out again, and the first good
+    /// probe, a moment from now if the link is back, brings it up.
+    pub fn in_the_dark(
+        config: &UpstreamConfig,
+        certificates: &Certificates,
+        clock: VerificationClock,
+    ) -> Result<Self, UpstreamError> {
+        Self::begin(config, certificates, clock, true)
+    }
+
+    fn begin(
+        config: &UpstreamConfig,
+        certificates: &Certificates,
+        clock: VerificationClock,
+        dark: bool,
+    ) -> Result<Self, UpstreamError> {
         let link = Link::new(config.servers.iter().map(ServerConfig::authority)).map_err(UpstreamError::System)?;
         let (mut servers, mut places) = (Vec::new(), Vec::new());
         for (server, monitor) in config.servers.iter().zip(link.monitors()) {
@@ -281,6 +300,9 @@ impl Upstream {
         let making = Making { insecure: config.insecure, clock, places };
         let known = Arc::new(RwLock::new(Arc::new(making.known(certificates, None)?)));
         for (place, (server, monitor)) in servers.iter().zip(link.monitors()).enumerate() {
+            if dark {
+                monitor.report(link::Event::ConnectFailed, "not reached since the start");
+            }
             let (host, base_path, probed) = (server.host.clone(), server.target.base_path.clone(), Arc::clone(&known));
             let probe = move |stop: &Epoch, is_down| {
                 probe::probe(&current(&probed).anonymous.routes[place].dial, &host, &base_path, stop, is_down)

@@ -101,6 +101,31 @@ fn through_a_cut_and_a_reboot(flags: &[&str]) {
 }
 
 #[test]
+fn a_boot_in_an_outage_waits_for_nobody_to_find_it_out_again() {
+    let (mut scene, cluster) = Scene::with_cluster(&[]);
+    let before = scene.proxy.get(MAPS).text();
+    scene.cut();
+    // The outage is noted within a second.
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    scene.proxy.kill();
+    // Who connects now is taken, and never spoken to: that is known only when the patience of a probe is over.
+    let hole = std::net::TcpListener::bind(("127.0.0.1", scene.upstream.port())).expect("the upstream's port");
+    scene.proxy.boot();
+    assert_eq!(scene.proxy.metric("lite_apiserver_link_up"), 0, "{}", scene.proxy.log());
+    assert_eq!(scene.proxy.get(MAPS).text(), before);
+    assert!(scene.proxy.get("/api/v1/nodes").text().contains("not reached since the start"));
+    drop(hole);
+    scene.heal();
+    cluster.put("configmaps", "shop", "after", &json!({}));
+    assert!(scene.proxy.get(MAPS).text().contains("after"));
+    // And that it is over is noted, too.
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    scene.proxy.kill();
+    scene.proxy.boot();
+    assert_eq!(scene.proxy.metric("lite_apiserver_link_up"), 1, "{}", scene.proxy.log());
+}
+
+#[test]
 fn what_was_never_read_and_what_would_change_something_is_refused_with_words() {
     let (mut scene, cluster) = Scene::with_cluster(&[]);
     scene.proxy.get(MAPS);
