@@ -96,16 +96,19 @@ fn legacy(object: &[u8], to: &Destination) -> Result<Vec<u8>, NotRewritten> {
     wire::put(3, b"TCP", &mut port);
     wire::put(1, &address, &mut subset);
     wire::put(3, &port, &mut subset);
-    let mut out = Vec::with_capacity(object.len());
+    let (mut out, mut led) = (Vec::with_capacity(object.len()), false);
     for field in wire::fields(object) {
         let field = field?;
         match field.number {
             OBJECT_META => put_metadata(field.bytes(object)?, &mut out)?,
-            SUBSETS => {}
+            SUBSETS if led => {}
+            SUBSETS => {
+                led = true;
+                wire::put(SUBSETS, &subset, &mut out);
+            }
             _ => out.extend_from_slice(&object[field.whole]),
         }
     }
-    wire::put(SUBSETS, &subset, &mut out);
     Ok(out)
 }
 
