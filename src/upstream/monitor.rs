@@ -92,6 +92,7 @@ struct Book {
     /// See [`Signals::alarm`].
     alarm: Arc<Epoch>,
     alarmed: Option<Instant>,
+    went_down: Option<Instant>,
     stopping: bool,
 }
 
@@ -108,6 +109,7 @@ impl Monitor {
             down: Arc::new(Epoch::new()?),
             alarm: Arc::new(Epoch::new()?),
             alarmed: None,
+            went_down: None,
             stopping: false,
         };
         let shared = Shared {
@@ -232,10 +234,21 @@ impl Shared {
         if event == Event::Connected && self.calm.load(Ordering::Acquire) {
             return;
         }
+        self.take(event, reason, None);
+    }
+
+    /// `begun`: when the probe began whose outcome this is.
+    fn take(&self, event: Event, reason: &str, begun: Option<Instant>) {
         let mut book = self.lock();
         if book.stopping {
             return;
         }
+        let is_stale = begun.is_some_and(|begun| book.went_down.is_some_and(|down| down > begun));
+        let event = match event {
+            // Of a connection that was made before another found out that none can be made any more: worth another look.
+            Event::ProbeOk | Event::ProbeNotReady if is_stale => Event::Connected,
+            event => event,
+        };
         let now = self.now();
         let step = book.state.step(event, now);
         let was = std::mem::replace(&mut book.state, step.state);
@@ -253,6 +266,7 @@ impl Shared {
         }
         match (step.raise, was.phase) {
             (Some(Raise::Down), _) => {
+                book.went_down = Some(now.instant);
                 book.down.end();
                 self.whole.went_down(now.wall, &self.name, reason);
             }
@@ -282,8 +296,9 @@ impl Shared {
                 book.probe_at = None;
                 let is_down = book.state.public() != LinkState::Up;
                 drop(book);
+                let begun = Instant::now();
                 let (event, reason) = probe(&self.stop, is_down);
-                self.report(event, &reason);
+                self.take(event, &reason, Some(begun));
                 book = self.lock();
             } else if let Some(left) = left {
                 book = self.changed.wait_timeout(book, left).unwrap_or_else(PoisonError::into_inner).0;

@@ -136,3 +136,30 @@ fn shutdown_wakes_everyone_and_joins_its_threads() {
     scene.upstream.link().monitors()[0].report(Event::ProbeOk, "");
     assert!(is_down(scene.upstream.link().state()));
 }
+
+#[test]
+fn a_probe_that_began_before_the_link_went_down_does_not_bring_it_back() {
+    let whole = Link::new(std::iter::once("h".to_owned())).unwrap();
+    let (begin, begun) = mpsc::channel();
+    let (answer, answered) = mpsc::channel();
+    let monitor = &whole.monitors()[0];
+    monitor
+        .start(move |_, _| {
+            let _ = begin.send(());
+            answered.recv().unwrap_or((Event::ProbeFailed, "the end".to_owned()))
+        })
+        .unwrap();
+    begun.recv_timeout(LONG).unwrap();
+    monitor.report(Event::ConnectFailed, "nobody listens any more");
+    answer.send((Event::ProbeOk, String::new())).unwrap();
+    // It is asked again, at once.
+    begun.recv_timeout(LONG).unwrap();
+    assert!(is_down(whole.state()));
+    answer.send((Event::ProbeOk, String::new())).unwrap();
+    let end = Instant::now() + LONG;
+    while is_down(whole.state()) {
+        assert!(Instant::now() < end, "a probe that began since does");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    drop(answer);
+}
