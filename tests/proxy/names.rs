@@ -83,7 +83,7 @@ fn a_name_is_followed_to_a_new_address_and_what_was_known_outlives_the_name_serv
     proxy.kill();
     proxy.boot();
     assert_eq!(asked(&proxy), (200, true), "{}", proxy.log());
-    assert!(proxy.log().contains(&format!("name {NAME} not found")), "{}", proxy.log());
+    eventually("people are told why", || proxy.get("/api/v1/nodes").text().contains(&format!("name {NAME} not found")));
     names.point_to("127.0.0.2");
     proxy.await_link(true);
     assert_eq!(asked(&proxy), (200, false));
