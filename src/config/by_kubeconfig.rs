@@ -208,14 +208,7 @@ fn data_dir(given: &Given, environment: &dyn Fn(&str) -> Option<String>) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::flags::{self, Asked};
-
-    fn given(line: &str) -> Given {
-        match flags::parse(line.split_whitespace().map(Into::into)).expect("a command line") {
-            Asked::Run(given) => given,
-            other => panic!("{other:?}"),
-        }
-    }
+    use crate::config::flags::given;
 
     #[test]
     fn the_data_directory_is_found_as_daemons_find_it() {

@@ -82,14 +82,7 @@ pub(super) fn kubernetes_service(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::flags::{self, Asked};
-
-    fn given(line: &str) -> Given {
-        match flags::parse(line.split_whitespace().map(Into::into)).expect("a command line") {
-            Asked::Run(given) => given,
-            other => panic!("{other:?}"),
-        }
-    }
+    use crate::config::flags::given;
 
     #[test]
     fn a_dummy_interface_has_a_name_and_an_address() {

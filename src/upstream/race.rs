@@ -185,4 +185,4 @@ fn new_socket(address: SocketAddr) -> io::Result<OwnedFd> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -3,14 +3,7 @@
 
 use super::*;
 use crate::config::Exit;
-use crate::config::flags::{self, Asked};
-
-fn given(line: &str) -> Given {
-    match flags::parse(line.split_whitespace().map(Into::into)).expect("a command line") {
-        Asked::Run(given) => given,
-        other => panic!("{other:?}"),
-    }
-}
+use crate::config::flags::given;
 
 #[test]
 fn several_addresses_are_listened_on() {

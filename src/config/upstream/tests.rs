@@ -1,13 +1,6 @@
 use super::*;
 use crate::config::Exit;
-use crate::config::flags::{self, Asked};
-
-fn given(line: &str) -> Given {
-    match flags::parse(line.split_whitespace().map(Into::into)).expect("a command line") {
-        Asked::Run(given) => given,
-        other => panic!("{other:?}"),
-    }
-}
+use crate::config::flags::given;
 
 fn read(line: &str, environment: &[(&str, &str)]) -> Result<UpstreamConfig, ConfigError> {
     let variable = |name: &str| environment.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());

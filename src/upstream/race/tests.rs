@@ -16,7 +16,7 @@ fn names(names: &[&str]) -> Vec<String> {
 }
 
 /// A listener that takes no connection: its queue is full, and SYNs are dropped. With what fills it.
-fn black_hole() -> (TcpListener, Vec<TcpStream>) {
+pub(in crate::upstream) fn black_hole() -> (TcpListener, Vec<TcpStream>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     rustix::net::listen(&listener, 0).unwrap();
     let address = listener.local_addr().unwrap();

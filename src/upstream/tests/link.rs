@@ -42,15 +42,8 @@ fn a_certificate_that_is_not_trusted_is_told_in_plain_words() {
 #[test]
 fn a_black_hole_costs_the_first_request_a_connect_timeout_and_the_next_nothing() {
     let pki = Pki::new();
-    // Nobody accepts, and there is no room for another connection: SYNs are dropped.
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    rustix::net::listen(&listener, 0).unwrap();
-    let address = listener.local_addr().unwrap();
-    let mut filling = Vec::new();
-    while let Ok(socket) = TcpStream::connect_timeout(&address, Duration::from_millis(300)) {
-        filling.push(socket);
-    }
-    let upstream = pki.upstream(address.port(), &[]);
+    let (listener, _filling) = race::tests::black_hole();
+    let upstream = pki.upstream(listener.local_addr().unwrap().port(), &[]);
     let start = Instant::now();
     match upstream.fetch(&upstream.known(), &Credentials::None, request("GET", "/")) {
         Err(FetchError::Unreachable(why)) => assert!(why.starts_with("connect timed out"), "{why}"),
