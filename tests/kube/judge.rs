@@ -21,9 +21,13 @@ fn go_answers_the_same_bytes_as_the_table_says() {
     BufReader::new(judge.stdout.take().expect("piped")).read_line(&mut address).expect("an address");
     let mut wrong = Vec::new();
     for case in abuse::table() {
-        let stream = TcpStream::connect(address.trim()).expect("connected");
-        stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
-        let said = play(stream, &case.send, |stream| drop(stream.shutdown(Shutdown::Both)));
+        let ask = || {
+            let stream = TcpStream::connect(address.trim()).expect("connected");
+            stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
+            play(stream, &case.send, |stream| drop(stream.shutdown(Shutdown::Both)))
+        };
+        // Where the server does not read all, a reset may overtake its answer (RFC 9112 section 9.6): then once more.
+        let said = (0..3).map(|_| ask()).find(|said| said != "cut").unwrap_or_else(|| "cut".to_owned());
         println!("{:34} {said}", case.name);
         if said != case.go {
             wrong.push(format!("{}: the table says {:?}, Go {said:?}", case.name, case.go));
