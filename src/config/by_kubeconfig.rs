@@ -208,7 +208,7 @@ fn data_dir(given: &Given, environment: &dyn Fn(&str) -> Option<String>) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::flags::given;
+    use crate::config::tests::given;
 
     #[test]
     fn the_data_directory_is_found_as_daemons_find_it() {

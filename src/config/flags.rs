@@ -294,15 +294,6 @@ impl Given {
     }
 }
 
-/// A command line that is right, for tests.
-#[cfg(test)]
-pub(super) fn given(line: &str) -> Given {
-    match parse(line.split_whitespace().map(Into::into)).expect("a command line") {
-        Asked::Run(given) => given,
-        other => panic!("{other:?}"),
-    }
-}
-
 /// Reads a command line, without the program's name.
 pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Asked, ConfigError> {
     let mut parser = lexopt::Parser::from_args(arguments);

@@ -14,6 +14,9 @@ mod units;
 mod upstream;
 mod watch;
 
+#[cfg(test)]
+mod tests;
+
 pub use certificates::{Certificates, Pair, Roots, VerificationClock};
 pub use error::{ConfigError, Exit};
 pub use load::{Wanted, load};

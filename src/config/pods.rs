@@ -82,7 +82,7 @@ pub(super) fn kubernetes_service(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::flags::given;
+    use crate::config::tests::given;
 
     #[test]
     fn a_dummy_interface_has_a_name_and_an_address() {

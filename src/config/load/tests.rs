@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::config::Exit;
-use crate::config::flags::given;
+use crate::config::tests::given;
 
 #[test]
 fn several_addresses_are_listened_on() {

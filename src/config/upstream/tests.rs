@@ -1,6 +1,6 @@
 use super::*;
 use crate::config::Exit;
-use crate::config::flags::given;
+use crate::config::tests::given;
 
 fn read(line: &str, environment: &[(&str, &str)]) -> Result<UpstreamConfig, ConfigError> {
     let variable = |name: &str| environment.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());
