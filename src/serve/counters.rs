@@ -111,42 +111,36 @@ impl Counters {
                 page.sample(&labels, *count);
             }
         }
-        page.single(
-            "lite_apiserver_not_recorded_total",
-            "counter",
-            "Answers passed on but not recorded, for whatever reason.",
-            self.not_recorded.load(Ordering::Relaxed) as u64,
-        );
-        page.single(
-            "lite_apiserver_gaps_total",
-            "counter",
-            "Watches that did not follow upon what was recorded of their view.",
-            self.gaps.load(Ordering::Relaxed) as u64,
-        );
-        page.single(
-            "lite_apiserver_relists_total",
-            "counter",
-            "Lists that the proxy asked for itself to fill a gap.",
-            self.relists.load(Ordering::Relaxed) as u64,
-        );
-        page.single(
-            "lite_apiserver_watches",
-            "gauge",
-            "Watches open now.",
-            self.watches.load(Ordering::Relaxed) as u64,
-        );
-        page.single(
-            "lite_apiserver_tunnels",
-            "gauge",
-            "Tunnels open now: exec, attach, port-forward and the like.",
-            self.open_tunnels.load(Ordering::Relaxed) as u64,
-        );
-        page.single(
-            "lite_apiserver_tunnels_total",
-            "counter",
-            "Tunnels opened.",
-            self.tunnels.load(Ordering::Relaxed) as u64,
-        );
+        for (name, kind, help, value) in [
+            (
+                "lite_apiserver_not_recorded_total",
+                "counter",
+                "Answers passed on but not recorded, for whatever reason.",
+                &self.not_recorded,
+            ),
+            (
+                "lite_apiserver_gaps_total",
+                "counter",
+                "Watches that did not follow upon what was recorded of their view.",
+                &self.gaps,
+            ),
+            (
+                "lite_apiserver_relists_total",
+                "counter",
+                "Lists that the proxy asked for itself to fill a gap.",
+                &self.relists,
+            ),
+            ("lite_apiserver_watches", "gauge", "Watches open now.", &self.watches),
+            (
+                "lite_apiserver_tunnels",
+                "gauge",
+                "Tunnels open now: exec, attach, port-forward and the like.",
+                &self.open_tunnels,
+            ),
+            ("lite_apiserver_tunnels_total", "counter", "Tunnels opened.", &self.tunnels),
+        ] {
+            page.single(name, kind, help, value.load(Ordering::Relaxed) as u64);
+        }
         page.family("lite_apiserver_tunnel_bytes_total", "counter", "Bytes passed on in tunnels, by where to.");
         for (to, bytes) in [("upstream", &self.tunnelled_up), ("client", &self.tunnelled_down)] {
             page.sample(&[("to", to)], bytes.load(Ordering::Relaxed) as u64);

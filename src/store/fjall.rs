@@ -30,7 +30,7 @@ use std::time::Duration;
 use fjall::{Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Readable, Snapshot};
 
 use super::disk::{OsDisk, make_dirs};
-use super::rows::{Costs, Database, DatabaseOptions, Moment, Pen, RowStore, VisitRow};
+use super::rows::{Costs, Database, DatabaseOptions, Moment, Pen, RowStore, VisitRow, open_or_begin_anew};
 use super::{StoreError, lock};
 
 /// What waits in memory to be written as a table.
@@ -140,20 +140,9 @@ impl Database for FjallDatabase {
     fn reopen(&self) -> io::Result<u64> {
         let mut open = lock(&self.open);
         *open = None;
-        let mut damaged = 0;
-        loop {
-            match self.attempt() {
-                Err(error) if error.kind() == io::ErrorKind::InvalidData && damaged == 0 => {
-                    set_aside(&self.dir, self.looks, &error)?;
-                    damaged = 1;
-                }
-                Err(error) => return Err(error),
-                Ok(opened) => {
-                    *open = Some(opened);
-                    return Ok(damaged);
-                }
-            }
-        }
+        let (opened, damaged) = open_or_begin_anew(|| self.attempt(), |error| set_aside(&self.dir, self.looks, error))?;
+        *open = Some(opened);
+        Ok(damaged)
     }
 
     fn costs(&self) -> Costs {

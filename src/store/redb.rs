@@ -30,7 +30,7 @@ use redb::{Durability, ReadOnlyTable, ReadableDatabase, StorageBackend, TableDef
 
 use super::disk::{Disk, DiskFile, OsDisk, above, make_dirs};
 use super::overlay::Overlay;
-use super::rows::{Costs, Database, DatabaseOptions, Moment, Pen, RowStore, VisitRow};
+use super::rows::{Costs, Database, DatabaseOptions, Moment, Pen, RowStore, VisitRow, open_or_begin_anew};
 use super::{StoreError, lock};
 
 const ROWS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("rows");
@@ -164,20 +164,10 @@ impl Database for RedbDatabase {
     fn reopen(&self) -> io::Result<u64> {
         let mut open = lock(&self.open);
         *open = None;
-        let mut damaged = 0;
-        loop {
-            match self.attempt() {
-                Err(error) if error.kind() == io::ErrorKind::InvalidData && damaged == 0 => {
-                    set_aside_file(&*self.disk, &self.path, &error)?;
-                    damaged = 1;
-                }
-                Err(error) => return Err(error),
-                Ok(database) => {
-                    *open = Some(Arc::new(database));
-                    return Ok(damaged);
-                }
-            }
-        }
+        let (database, damaged) =
+            open_or_begin_anew(|| self.attempt(), |error| set_aside_file(&*self.disk, &self.path, error))?;
+        *open = Some(Arc::new(database));
+        Ok(damaged)
     }
 
     fn costs(&self) -> Costs {

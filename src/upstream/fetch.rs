@@ -109,8 +109,7 @@ pub(super) fn ask<'a>(
             only_fresh = true;
             continue;
         }
-        let elsewhere =
-            repeatable && matches!(failure, FetchError::Unreachable(_) | FetchError::TimedOut | FetchError::Broken(_));
+        let elsewhere = repeatable && failure.is_of_the_server();
         tell(monitor, &failure, event);
         return Err(Failed { error: failure, elsewhere });
     }

@@ -167,6 +167,13 @@ pub enum LinkState {
     },
 }
 
+impl FetchError {
+    /// Whether another server might do better.
+    fn is_of_the_server(&self) -> bool {
+        matches!(self, Self::Unreachable(_) | Self::TimedOut | Self::Broken(_))
+    }
+}
+
 impl fmt::Display for FetchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -357,7 +364,7 @@ impl Upstream {
         let (begun, patience) = (Instant::now(), out.first_byte);
         let mut sending = Sending::new(out);
         let mut refused = None;
-        let mut outcome = Err(FetchError::Broken("no server".into()));
+        let mut failure = FetchError::Broken("no server".into());
         for (tried, &place) in order.iter().enumerate() {
             let is_last = tried + 1 == order.len();
             let left = patience.saturating_sub(begun.elapsed()).max(patience / 4);
@@ -369,21 +376,19 @@ impl Upstream {
                 }
                 Ok(answer) => return Ok(answer),
                 Err(Failed { error, elsewhere }) => {
-                    outcome = Err(error);
+                    failure = error;
                     if !elsewhere {
                         break;
                     }
                 }
             }
         }
-        match outcome {
-            Err(FetchError::Unreachable(_)) if self.link.state() != LinkState::Up && refused.is_none() => {
+        match (refused, failure) {
+            (Some(answer), failure) if failure.is_of_the_server() => Ok(answer),
+            (None, FetchError::Unreachable(_)) if self.link.state() != LinkState::Up => {
                 Err(FetchError::Unreachable(self.link.reason()))
             }
-            Err(FetchError::Unreachable(_) | FetchError::TimedOut | FetchError::Broken(_)) if refused.is_some() => {
-                refused.ok_or(FetchError::TimedOut)
-            }
-            outcome => outcome,
+            (_, failure) => Err(failure),
         }
     }
 

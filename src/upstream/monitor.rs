@@ -324,14 +324,10 @@ impl Book {
         }
     }
 
-    /// Puts a fresh epoch in the place of an ended one, for those who ask from now on. Where no file descriptor is left the
-    /// old one stays, its holders wake too early, and the next change or probe tries again.
+    /// In case the last one has ended; each change and each probe tries again.
     fn renew_epoch(&mut self) {
-        if !self.stopping && self.down.has_ended() {
-            match Epoch::new() {
-                Ok(fresh) => self.down = Arc::new(fresh),
-                Err(e) => log::error!("no file descriptor to watch the link with: {e}"),
-            }
+        if !self.stopping {
+            Epoch::renew(&mut self.down);
         }
     }
 }

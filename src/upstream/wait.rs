@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -22,6 +23,17 @@ impl Epoch {
     /// An epoch that has not ended. Fails where the process has no file descriptor left.
     pub fn new() -> io::Result<Self> {
         Ok(Self { event: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?, ended: AtomicBool::new(false) })
+    }
+
+    /// Puts a fresh one in the place of one that has ended, for those who ask from now on. Where no file descriptor is left
+    /// the old one stays, and its holders wake too early.
+    pub(super) fn renew(epoch: &mut Arc<Self>) {
+        if epoch.has_ended() {
+            match Self::new() {
+                Ok(fresh) => *epoch = Arc::new(fresh),
+                Err(e) => log::error!("no file descriptor to watch the link with: {e}"),
+            }
+        }
     }
 
     /// Ends it: the descriptor is readable from now on. Ending it twice does nothing.
@@ -156,7 +168,6 @@ impl Waits<'_> {
 mod tests {
     use super::*;
     use std::os::unix::net::UnixStream;
-    use std::sync::Arc;
     use std::time::Duration;
 
     fn soon() -> Instant {

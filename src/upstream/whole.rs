@@ -137,14 +137,9 @@ impl Whole {
 }
 
 impl Book {
-    /// A fresh epoch in the place of an ended one; where no file descriptor is left the old one stays, and its holders wake
-    /// too early.
     fn renew_epoch(&mut self) {
-        if !self.stopping && self.up.has_ended() {
-            match Epoch::new() {
-                Ok(fresh) => self.up = Arc::new(fresh),
-                Err(e) => log::error!("no file descriptor to watch the link with: {e}"),
-            }
+        if !self.stopping {
+            Epoch::renew(&mut self.up);
         }
     }
 }

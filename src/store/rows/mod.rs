@@ -75,6 +75,20 @@ pub(super) trait Database: Send + Sync {
     fn costs(&self) -> Costs;
 }
 
+/// Opens a database by `attempt`; one that is damaged is set aside, once, and begun anew. Also returns how many were.
+pub(super) fn open_or_begin_anew<T>(
+    attempt: impl Fn() -> io::Result<T>,
+    set_aside: impl Fn(&io::Error) -> io::Result<()>,
+) -> io::Result<(T, u64)> {
+    match attempt() {
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            set_aside(&error)?;
+            Ok((attempt()?, 1))
+        }
+        opened => Ok((opened?, 0)),
+    }
+}
+
 /// A transaction under way.
 pub(super) trait Pen {
     fn put(&mut self, key: &[u8], value: &[u8]) -> io::Result<()>;
