@@ -1,5 +1,8 @@
 //! Three real kube-apiservers on one etcd: one after the other is killed and revived while clients read and watch, and none
 //! of them notices.
+//!
+//! A revived server's watch cache begins where it listed: kube-apiserver itself answers a watch from before with 410
+//! (`watchCache.getAllEventsSinceLocked`). So the next one is killed only once the watch has seen events of after that.
 
 use crate::bed::Program;
 use crate::control_plane::{ADMIN, Another, ControlPlane};
@@ -9,6 +12,7 @@ use crate::support::client::{self, Client};
 use crate::support::pki::Pki;
 use crate::support::proxy::Proxy;
 use crate::support::{TempDir, eventually};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -25,6 +29,13 @@ fn await_up(proxy: &Proxy, wanted: u64) {
         assert!(begun.elapsed() < START, "not {wanted} of the servers are up: {}", proxy.log());
         std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// Waits until this server answers from a watch cache of its own.
+fn read_from_cache(port: u16, tls: &Arc<rustls::ClientConfig>) {
+    let mut client = Client::try_connect(port, tls).expect("a server that is up");
+    let mut listed = || client.get(&format!("{MAPS}?resourceVersion=0")).status() == 200;
+    eventually("the watch cache is filled", &mut listed);
 }
 
 #[test]
@@ -46,8 +57,10 @@ fn no_read_fails_while_one_of_three_kube_apiservers_after_the_other_dies() {
     let watch = Reflector::start(proxy.port, tls.clone(), MAPS);
     eventually("the watch is open", || watch.count(|n| matches!(n, Note::Watching(_))) == 1);
     // Writes go straight to the fourth, which lives.
-    let mut clerk =
-        Client::try_connect(control_plane.port(), &client::tls(&proxy.pki.ca(), Some(&pair))).expect("direct");
+    let direct = client::tls(&proxy.pki.ca(), Some(&pair));
+    let mut clerk = Client::try_connect(control_plane.port(), &direct).expect("direct");
+    let seen =
+        || watch.count(|n| matches!(n, Note::Event(kind, name) if kind == "ADDED" && name.starts_with("number-")));
     let ended = AtomicBool::new(false);
     let (reads, written) = std::thread::scope(|threads| {
         let reader = || {
@@ -64,24 +77,29 @@ fn no_read_fails_while_one_of_three_kube_apiservers_after_the_other_dies() {
         };
         let readers: Vec<_> = (0..4).map(|_| threads.spawn(reader)).collect();
         let mut written = 0;
-        for server in &mut servers {
-            server.kill();
-            let dead = Instant::now();
-            while dead.elapsed() < DEAD {
+        let mut write_for = |while_it_lasts: Duration| {
+            let begun = Instant::now();
+            while begun.elapsed() < while_it_lasts {
                 let name = format!("number-{written}");
                 let map = serde_json::json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}});
                 assert_eq!(clerk.write("POST", MAPS, &[], &map.to_string()).status(), 201);
                 written += 1;
                 std::thread::sleep(Duration::from_millis(200));
             }
+            written
+        };
+        for server in &mut servers {
+            server.kill();
+            write_for(DEAD);
             server.revive();
             await_up(&proxy, 3);
+            read_from_cache(server.port, &direct);
+            let written = write_for(Duration::from_secs(1));
+            eventually("the events of after the revival have come", || seen() >= written);
         }
         ended.store(true, Ordering::SeqCst);
         (readers.into_iter().map(|reader| reader.join().expect("no read failed")).sum::<usize>(), written)
     });
-    let seen =
-        || watch.count(|n| matches!(n, Note::Event(kind, name) if kind == "ADDED" && name.starts_with("number-")));
     eventually("every event has come", || seen() >= written);
     assert_eq!(seen(), written, "each once");
     assert_eq!(watch.count(|n| matches!(n, Note::Broke(_))), 0, "{:?}", watch.noted());
