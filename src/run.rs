@@ -2,6 +2,8 @@
 //! own room.
 
 mod dummy;
+mod notify;
+mod oom;
 mod privileges;
 mod rotation;
 mod signals;
@@ -20,6 +22,7 @@ use crate::store::open_fjall;
 use crate::store::open_redb;
 use crate::store::{Bounds, FileOptions, FileStore, MemoryStore, Store, StoreError};
 use crate::upstream::Upstream;
+use notify::Notify;
 use rotation::Rotation;
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -62,7 +65,9 @@ enum Ended {
 pub fn run(config: &Config) -> Result<(), Failed> {
     let signals = Signals::catch().map_err(|e| failed(71, format!("signals cannot be caught: {e}")))?;
     allow_open_files(config.limits.max_connections);
+    let mut notify = Notify::from_environment(&|name| std::env::var(name).ok());
     let mut bound = bind(config)?;
+    oom::tell(config.oom_score_adj)?;
     // No thread has been started yet.
     privileges::lower(config)?;
     loop {
@@ -70,7 +75,7 @@ pub fn run(config: &Config) -> Result<(), Failed> {
         // Only where there may be another life: who comes to a daemon that ends is refused, and need not wait.
         let spare = stands_in.then(|| bound.try_clone()).transpose();
         let spare = spare.map_err(|e| failed(71, format!("the sockets cannot be copied: {e}")))?;
-        match (live(config, &signals, bound, &store, stands_in)?, spare) {
+        match (live(config, &signals, &mut notify, bound, &store, stands_in)?, spare) {
             (Ended::Mended, Some(again)) => bound = again,
             _ => return Ok(()),
         }
@@ -80,6 +85,7 @@ pub fn run(config: &Config) -> Result<(), Failed> {
 fn live(
     config: &Config,
     signals: &Signals,
+    notify: &mut Notify,
     bound: Listening,
     store: &Arc<dyn Store>,
     stands_in: bool,
@@ -97,6 +103,7 @@ fn live(
     let server = bound.clients.serve(tls, handler).map_err(|e| failed(71, e.to_string()))?;
     let admin = start_admin(bound.admin, &service, &rotation, server.counters())?;
     announce(config, &server, admin.as_ref());
+    notify.ready();
 
     let mut next_look = Instant::now();
     let mut next_try = Instant::now() + RETRY;
@@ -109,7 +116,9 @@ fn live(
             }
             Woken::Time => rotation.look_when_due(&mut next_look),
         }
+        // It takes the locks of the record and of the link: who comes back from it is well.
         service.keep_house();
+        notify.well(&service.status());
         if stands_in && Instant::now() >= next_try {
             if open_store(config).is_ok() {
                 log::warn!("record: it can be opened; what was kept in memory meanwhile is forgotten");
@@ -119,6 +128,9 @@ fn live(
         }
     };
 
+    if matches!(ended, Ended::Asked) {
+        notify.stopping();
+    }
     log::info!("stopping: what is in flight may take {:?}", config.limits.shutdown_grace);
     server.stop(config.limits.shutdown_grace);
     upstream.shutdown();

@@ -234,6 +234,13 @@ pub(super) const FLAGS: &[Flag] = &[
         "go on as this user (name or number) once the addresses are bound, with its group only; what is read again later, such as certificates and keys, must be readable to it",
     ),
     flag("group", "NAME", "", Group::Running, "go on as this group (default: that of --user)"),
+    flag(
+        "oom-score-adj",
+        "N",
+        "",
+        Group::Running,
+        "what the kernel is to spare when memory runs out: -1000, never this process, to 1000, this one first; less than it began with needs root (default: as it was started)",
+    ),
     flag("profiling", "", "false", Group::Running, "profiles on /debug/pprof: not yet"),
     flag("shutdown-grace", "SPAN", "5s", Group::Running, "how long SIGTERM lets what is in flight go on"),
     flag(

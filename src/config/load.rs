@@ -59,6 +59,7 @@ pub fn load(
         limits: limits(&given)?,
         log_level: log_level(&given, environment)?,
         run_as: accounts::run_as(&given)?,
+        oom_score_adj: oom_score_adj(&given)?,
         data_dir: start.data,
         client_kubeconfig: start.client_kubeconfig,
     };
@@ -185,6 +186,14 @@ fn limits(given: &Given) -> Result<Limits, ConfigError> {
         handshake_timeout: above_zero("handshake-timeout")?,
         head_timeout: above_zero("head-timeout")?,
         idle_timeout: above_zero("idle-timeout")?,
+    })
+}
+
+fn oom_score_adj(given: &Given) -> Result<Option<i16>, ConfigError> {
+    let Some(_) = given.get("oom-score-adj") else { return Ok(None) };
+    given.read("oom-score-adj", |text| match text.parse::<i16>() {
+        Ok(score) if (-1000..=1000).contains(&score) => Ok(Some(score)),
+        _ => Err(format!("{text:?} is not from -1000 to 1000")),
     })
 }
 

@@ -58,6 +58,8 @@ pub struct Config {
     pub log_level: log::LevelFilter,
     /// Whom to go on as once everything is bound (`--user`, `--group`); `None`: whoever started the process.
     pub run_as: Option<RunAs>,
+    /// `--oom-score-adj`: from -1000 to 1000; `None`: as whoever started it.
+    pub oom_score_adj: Option<i16>,
     /// Where `--kubeconfig` keeps what it makes.
     pub data_dir: Option<PathBuf>,
     /// The kubeconfig written for clients (`--kubeconfig` mode), to be named at start.

@@ -9,6 +9,7 @@ use super::find::{self, Finding};
 use super::hold::Departures;
 use super::holes::{Holes, Relist, Waiting};
 use super::live::Live;
+use super::moment::rfc3339;
 use super::pages::OpenPages;
 use super::tell::{Outage, Told};
 use crate::admin::Exposition;
@@ -170,6 +171,14 @@ impl Service {
     pub fn readiness(&self) -> Result<String, String> {
         let outage = self.outage();
         Ok(if outage.since.is_some() { format!("ok; {}\n", outage.phrase()) } else { "ok\n".to_owned() })
+    }
+
+    /// How the link is, for whoever watches the process: the same words until it changes.
+    pub fn status(&self) -> String {
+        self.outage().since.map_or_else(
+            || "the link to the cluster is up".to_owned(),
+            |since| format!("the link to the cluster is down since {}", rfc3339(since)),
+        )
     }
 
     /// Logs a warning the first time that `what` gives cause for it.
