@@ -23,6 +23,7 @@
 //! config/  flags and files -> one Config        admin/  metrics and health        * = pure
 //! cache/   looks into a record from outside: `lite-apiserver cache`
 //! cert     asks for a serving certificate that pods trust: `lite-apiserver cert`
+//! logger   where the log goes
 //! ```
 //!
 //! Arrows go one way: front -> serve -> the rooms below it; those know nothing of each other. Pure rooms have no
@@ -38,6 +39,7 @@ pub mod decide;
 mod failed;
 pub mod front;
 pub mod identity;
+pub mod logger;
 pub mod record;
 pub mod request;
 mod run;

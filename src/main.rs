@@ -1,9 +1,7 @@
 //! The binary: arguments, logger, run, exit code.
 
 use lite_apiserver::config::{self, Wanted};
-use log::LevelFilter;
 use rustix::fs::Mode;
-use simple_logger::SimpleLogger;
 use std::io::Write as _;
 use std::process::ExitCode;
 
@@ -29,15 +27,7 @@ fn main() -> ExitCode {
         }
         Err(e) => return end(e.exit.code(), &e.message),
     };
-    // ureq and its protocol crate trace header fields and bodies: tokens and secrets.
-    let logger = SimpleLogger::new()
-        .with_level(config.log_level)
-        .with_module_level("ureq", config.log_level.min(LevelFilter::Info))
-        .with_module_level("ureq_proto", config.log_level.min(LevelFilter::Info))
-        .with_module_level("rustls", config.log_level.min(LevelFilter::Warn))
-        .with_module_level("fjall", config.log_level.min(LevelFilter::Warn))
-        .with_module_level("lsm_tree", config.log_level.min(LevelFilter::Warn));
-    if let Err(e) = logger.init() {
+    if let Err(e) = lite_apiserver::logger::start(config.log_level) {
         return end(70, &format!("the log cannot be set up: {e}"));
     }
     match lite_apiserver::run(&config) {
@@ -48,6 +38,7 @@ fn main() -> ExitCode {
 
 /// Says why on one line, and ends.
 fn end(code: u8, message: &str) -> ExitCode {
-    eprintln!("lite-apiserver: {message}");
+    // Who reads it may be gone; the exit code says the same.
+    let _ = writeln!(std::io::stderr(), "lite-apiserver: {message}");
     ExitCode::from(code)
 }

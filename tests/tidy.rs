@@ -59,7 +59,7 @@ fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
 }
 
 /// Which rooms each room may name. `run` and `main` are above them all.
-const ARROWS: [(&str, &[&str]); 14] = [
+const ARROWS: [(&str, &[&str]); 15] = [
     ("admin", &[]),
     ("cache", &["failed", "record", "store"]),
     ("cert", &["failed"]),
@@ -70,6 +70,7 @@ const ARROWS: [(&str, &[&str]); 14] = [
     ("failed", &[]),
     ("front", &["config"]),
     ("identity", &[]),
+    ("logger", &[]),
     ("record", &[]),
     ("request", &[]),
     ("serve", &["admin", "decide", "front", "identity", "record", "request", "store", "tunnel", "upstream"]),

@@ -2,11 +2,12 @@
 
 use crate::support::client::{self, Client};
 use crate::support::pki::{Pair, Pki};
-use crate::support::proxy::NODE;
+use crate::support::proxy::{NODE, Proxy};
 use crate::support::upstream::Upstream;
 use crate::support::{TempDir, eventually, free_port};
 use crate::{MAPS, PROGRAM, Scene, list};
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
@@ -146,6 +147,59 @@ impl Drop for Daemon {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// A syslog daemon that is restarted, `lite-apiserver 2>&1 | logger` whose logger is killed.
+#[test]
+fn nobody_who_reads_the_log_is_no_reason_to_end() {
+    let folder = TempDir::new();
+    let pki = Pki::new(&folder.path().join("pki"));
+    let upstream = Upstream::start(&pki, |_, wire| wire.json(200, "{}"));
+    // The pipe's reader goes after the first line.
+    let script = r#"mkfifo "$0"; head -n 1 < "$0" > /dev/null & exec 2> "$0"; exec "$@""#;
+    let pipe = folder.path().join("pipe").display().to_string();
+    let program = ["sh", "-c", script, &pipe, PROGRAM].map(str::to_owned);
+    let proxy = Proxy::start_program(&program, pki, upstream.port(), &["--log-level=debug"]);
+    for _ in 0..3 {
+        // Each is told in the log.
+        proxy.hang_up();
+        assert_eq!(proxy.client(Some(NODE)).get(MAPS).status(), 200);
+    }
+    assert_eq!(proxy.metric("lite_apiserver_panics_total"), 0);
+}
+
+#[test]
+fn systemd_is_told_how_the_daemon_is() {
+    let folder = TempDir::new();
+    let pki = Pki::new(&folder.path().join("pki"));
+    let mut upstream = Upstream::start(&pki, |_, wire| wire.json(200, "{}"));
+    let path = folder.path().join("notify");
+    let systemd = UnixDatagram::bind(&path).expect("a socket");
+    systemd.set_read_timeout(Some(Duration::from_secs(20))).expect("set");
+    let heard = |wanted: &str| {
+        let mut bytes = [0; 512];
+        let mut all = Vec::new();
+        loop {
+            let length = systemd.recv(&mut bytes).unwrap_or_else(|e| panic!("{wanted} in vain ({e}): {all:?}"));
+            let said = String::from_utf8_lossy(&bytes[..length]).into_owned();
+            if said.starts_with(wanted) {
+                return;
+            }
+            all.push(said);
+        }
+    };
+    let program = ["env", &format!("NOTIFY_SOCKET={}", path.display()), "WATCHDOG_USEC=2000000", PROGRAM];
+    let program = program.map(str::to_owned);
+    let mut proxy = Proxy::start_program(&program, pki, upstream.port(), &[]);
+    heard("READY=1");
+    heard("STATUS=the link to the cluster is up");
+    heard("WATCHDOG=1");
+    upstream.cut();
+    proxy.client(None).get("/livez");
+    heard("STATUS=the link to the cluster is down since ");
+    heard("WATCHDOG=1");
+    assert!(proxy.terminate().0.success());
+    heard("STOPPING=1");
 }
 
 #[test]
