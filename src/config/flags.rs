@@ -1,8 +1,10 @@
-//! The command line: every flag declared once, in [`FLAGS`]; parsing, `--help` and the README's table come from it.
+//! The command line: every flag declared once, in [`FLAGS`]; parsing, `--help` and the README's table come from it. What a
+//! file of flags says ([`super::flag_file`]) is added to what the command line did not say.
 
-use super::error::ConfigError;
+use super::error::{ConfigError, Exit};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 /// One flag.
 #[derive(Debug)]
@@ -74,6 +76,13 @@ pub(super) const FLAGS: &[Flag] = &[
         "",
         Group::Start,
         "where --kubeconfig keeps what it makes (default: $STATE_DIRECTORY, /var/lib/lite-apiserver for root, else $XDG_STATE_HOME/lite-apiserver)",
+    ),
+    flag(
+        "config",
+        "FILE",
+        "",
+        Group::Start,
+        "take flags from this file, too: one a line, --flag=value, without quotes; lines that begin with # are comments; a flag that the command line has is not looked for there; read at start only",
     ),
     Flag { many: true, ..flag("address", "IP", "127.0.0.1", Group::Serving, "address to listen on") },
     flag("port", "N", "51003", Group::Serving, "port to listen on"),
@@ -269,6 +278,9 @@ pub(super) enum Asked {
 #[derive(Debug, Default)]
 pub(super) struct Given {
     values: BTreeMap<&'static str, Vec<String>>,
+    /// `--config`, and for each flag that was taken from it the line of each of its values.
+    file: PathBuf,
+    lines: BTreeMap<&'static str, Vec<usize>>,
     /// How many `-v`.
     pub(super) verbose: usize,
 }
@@ -283,6 +295,34 @@ impl Given {
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         let default = FLAGS.iter().find(|f| f.name == name).map(|f| f.default).filter(|d| !d.is_empty());
         self.given(name).and_then(|v| v.last()).map(String::as_str).or(default)
+    }
+
+    /// Adds what a file of flags says; a flag that the command line has goes before it, with all its values.
+    pub(super) fn add(&mut self, file: PathBuf, found: Vec<(usize, &'static Flag, String)>) -> Result<(), ConfigError> {
+        let by_command_line: Vec<&str> = self.values.keys().copied().collect();
+        for (line, flag, value) in found.into_iter().filter(|(_, flag, _)| !by_command_line.contains(&flag.name)) {
+            let values = self.values.entry(flag.name).or_default();
+            if !flag.many && !values.is_empty() {
+                let why = format!("--config {}:{line}: {}", file.display(), twice(flag));
+                return Err(ConfigError::new(Exit::Data, why));
+            }
+            values.push(value);
+            self.lines.entry(flag.name).or_default().push(line);
+        }
+        self.file = file;
+        Ok(())
+    }
+
+    /// An error, with the file and line before it where it is about a flag that came from there: each begins with its flag.
+    pub(super) fn placed(&self, error: ConfigError) -> ConfigError {
+        let end = |c: char| !c.is_ascii_alphanumeric() && c != '-';
+        let name = error.message.strip_prefix("--").and_then(|rest| rest.split(end).next());
+        let Some((name, lines)) = name.and_then(|name| self.lines.get_key_value(name)) else { return error };
+        let values = self.given(name).unwrap_or_default();
+        // Of several it is the one whose value is named.
+        let named = values.iter().position(|value| error.message.contains(&format!("{value:?}"))).unwrap_or(0);
+        let line = lines.get(named).copied().unwrap_or_default();
+        ConfigError { message: format!("{}:{line}: {}", self.file.display(), error.message), ..error }
     }
 
     /// A value read by `read`, with the flag named where it cannot be.
@@ -312,7 +352,7 @@ pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Ask
             lexopt::Arg::Long("help-markdown") => return Ok(Asked::Reference),
             lexopt::Arg::Short('v') => given.verbose += 1,
             lexopt::Arg::Long(name) => {
-                let Some(flag) = FLAGS.iter().find(|f| f.name == name) else { return Err(unknown(name)) };
+                let flag = named(name)?;
                 let value = if flag.value.is_empty() {
                     parser.optional_value().unwrap_or_else(|| "true".into())
                 } else {
@@ -325,7 +365,7 @@ pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Ask
                     .map_err(|_| ConfigError::usage(format!("--{}: its value is no UTF-8", flag.name)))?;
                 let values = given.values.entry(flag.name).or_default();
                 if !flag.many && !values.is_empty() {
-                    return Err(ConfigError::usage(format!("--{} is given twice; give it once", flag.name)));
+                    return Err(ConfigError::usage(twice(flag)));
                 }
                 values.push(value);
             }
@@ -343,6 +383,15 @@ pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Ask
         }
     }
     Ok(Asked::Run(given))
+}
+
+/// The flag of this name.
+pub(super) fn named(name: &str) -> Result<&'static Flag, ConfigError> {
+    FLAGS.iter().find(|f| f.name == name).ok_or_else(|| unknown(name))
+}
+
+fn twice(flag: &Flag) -> String {
+    format!("--{} is given twice; give it once", flag.name)
 }
 
 /// The error for a flag that there is not, with the nearest that there is.

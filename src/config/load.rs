@@ -5,7 +5,7 @@ use super::error::ConfigError;
 use super::flags::{self, Asked, Given};
 use super::upstream::{ByKubeconfig, UpstreamConfig, upstream};
 use super::watch::CertificateFiles;
-use super::{Config, Limits, StoreConfig, accounts, by_kubeconfig, pods, units};
+use super::{Config, Limits, StoreConfig, accounts, by_kubeconfig, flag_file, pods, units};
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -31,39 +31,51 @@ pub fn load(
         Asked::Help => return Ok(Wanted::Print(flags::help())),
         Asked::Version => return Ok(Wanted::Print(format!("lite-apiserver {}\n", env!("CARGO_PKG_VERSION")))),
         Asked::Reference => return Ok(Wanted::Print(flags::reference())),
-        Asked::Run(given) => given,
+        Asked::Run(given) => with_file(given)?,
     };
-    refuse_what_comes_later(&given)?;
-    let dummy_interfaces = pods::dummy_interfaces(&given)?;
-    let (mut listen, port) = (listen(&given)?, port(&given, "port")?);
+    configure(&given, environment).map(|config| Wanted::Run(Box::new(config))).map_err(|e| given.placed(e))
+}
+
+/// Adds what `--config` says.
+fn with_file(mut given: Given) -> Result<Given, ConfigError> {
+    if let Some(path) = given.get("config").map(PathBuf::from) {
+        let found = flag_file::read(&path)?;
+        given.add(path, found)?;
+    }
+    Ok(given)
+}
+
+fn configure(given: &Given, environment: &dyn Fn(&str) -> Option<String>) -> Result<Config, ConfigError> {
+    refuse_what_comes_later(given)?;
+    let dummy_interfaces = pods::dummy_interfaces(given)?;
+    let (mut listen, port) = (listen(given)?, port(given, "port")?);
     pods::listen_too(&dummy_interfaces, port, &mut listen);
-    let kubernetes_service = pods::kubernetes_service(&given, &listen, port)?;
+    let kubernetes_service = pods::kubernetes_service(given, &listen, port)?;
     if kubernetes_service.is_some() && given.get("tls-cert-file").is_none() {
         return Err(ConfigError::usage(
             "--rewrite-kubernetes-service needs --tls-cert-file and --tls-private-key-file: pods trust the cluster's CA only, and every one of them would be led to a server that it does not trust; `lite-apiserver cert --help` says how to have one",
         ));
     }
     let start = match given.get("kubeconfig") {
-        Some(path) => by_kubeconfig::start(&given, Path::new(path), &listen, environment)?,
-        None => from_flags(&given, environment)?,
+        Some(path) => by_kubeconfig::start(given, Path::new(path), &listen, environment)?,
+        None => from_flags(given, environment)?,
     };
-    let config = Config {
+    Ok(Config {
         listen,
         dummy_interfaces,
         kubernetes_service,
-        admin: admin(&given)?,
+        admin: admin(given)?,
         certificates: start.files.read()?,
         certificate_files: start.files,
         upstream: start.upstream,
-        store: store(&given, start.data.as_deref())?,
-        limits: limits(&given)?,
-        log_level: log_level(&given, environment)?,
-        run_as: accounts::run_as(&given)?,
-        oom_score_adj: oom_score_adj(&given)?,
+        store: store(given, start.data.as_deref())?,
+        limits: limits(given)?,
+        log_level: log_level(given, environment)?,
+        run_as: accounts::run_as(given)?,
+        oom_score_adj: oom_score_adj(given)?,
         data_dir: start.data,
         client_kubeconfig: start.client_kubeconfig,
-    };
-    Ok(Wanted::Run(Box::new(config)))
+    })
 }
 
 /// What the two ways to start have to find out.

@@ -5,6 +5,7 @@ mod by_kubeconfig;
 mod certificates;
 mod error;
 mod files;
+mod flag_file;
 mod flags;
 mod kubeconfig;
 mod load;
