@@ -20,6 +20,7 @@ COMPATIBLE_HOST = "(x86_64|aarch64|arm|riscv64|mipsel).*-linux.*"
 
 # It is stripped, and linked with nothing.
 INSANE_SKIP:${PN} += "already-stripped"
+S = "${LITE_APISERVER_FILES}"
 
 do_install() {
     install -D -m 0755 ${LITE_APISERVER_BINARY} ${D}${bindir}/lite-apiserver

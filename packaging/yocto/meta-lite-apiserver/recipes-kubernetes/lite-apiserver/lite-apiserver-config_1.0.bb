@@ -8,6 +8,7 @@ FILESEXTRAPATHS:prepend := "${LITE_APISERVER_CHECKOUT}/packaging:"
 LITE_APISERVER_FLAGS ?= "flags.example"
 SRC_URI = "file://${LITE_APISERVER_FLAGS}"
 LITE_APISERVER_FILES = "${@d.getVar('UNPACKDIR') or d.getVar('WORKDIR')}"
+S = "${LITE_APISERVER_FILES}"
 
 inherit allarch
 
