@@ -24,10 +24,11 @@ config_load() {
 
 values() { echo "$UCI" | sed -n "s/^$1\.$2 //p"; }
 
+# Into the variable named first, which is the caller's and must not be one of these.
 config_get() {
-	local found
-	found=$(values "$2" "$3" | tail -n 1)
-	eval "$1=\${found:-\${4-}}"
+	local _value
+	_value=$(values "$2" "$3" | tail -n 1)
+	eval "$1=\${_value:-\${4-}}"
 }
 
 config_get_bool() {
