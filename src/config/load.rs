@@ -51,6 +51,7 @@ pub fn load(
         listen,
         dummy_interfaces,
         kubernetes_service,
+        heal_endpoints: given.switch("heal-endpoints")?,
         admin: admin(&given)?,
         certificates: start.files.read()?,
         certificate_files: start.files,
