@@ -151,10 +151,10 @@ fn endpoints_lead_to_where_the_pods_are_until_the_link_is_back() {
     assert_eq!(listed(&scene), web());
     let mut held = hold(&scene, "allowWatchBookmarks=true&resourceVersion=100");
 
-    // Two pods have exchanged their addresses; one is known first.
+    // Two pods have exchanged their addresses; of one it is known first, and its new address is no more the other's.
     patched(&scene, "a", &patch("uid-a", "10.244.1.5", "10.244.1.6"));
     let now = listed(&scene);
-    assert_eq!(addresses(&now), ["10.244.1.6", "10.244.1.6", "10.244.2.5"]);
+    assert_eq!(addresses(&now), ["10.244.1.6", "10.244.2.5"]);
     let mut buffer = Vec::new();
     let mut next = |held: &mut Client| held.event(&mut buffer).expect("an event").expect("one");
     let told = next(&mut held);
@@ -179,8 +179,8 @@ fn endpoints_lead_to_where_the_pods_are_until_the_link_is_back() {
     // However it is asked for.
     assert_eq!(scene.proxy.client(Some(ADMIN)).get(SLICE).json()["endpoints"], now["endpoints"]);
     let mut all = hold(&scene, "");
-    let added: Vec<Value> =
-        [&mut all, &mut all].map(|held| held.event(&mut Vec::new()).expect("an event").expect("one")).into();
+    let mut begun = Vec::new();
+    let added: Vec<Value> = (0..2).map(|_| all.event(&mut begun).expect("an event").expect("one")).collect();
     assert_eq!((&added[1]["type"], &added[1]["object"]["endpoints"]), (&json!("ADDED"), &now["endpoints"]));
     let mut goes_on = hold(&scene, "resourceVersion=100");
     let told = goes_on.event(&mut Vec::new()).expect("an event").expect("one");
@@ -277,12 +277,7 @@ fn without_the_flag_nobody_is_listened_to() {
 }
 
 fn pb_meta(name: &str, version: &str) -> Vec<u8> {
-    message(&[
-        (1, name.as_bytes()),
-        (3, b"shop"),
-        (5, format!("uid-{name}").as_bytes()),
-        (6, version.as_bytes()),
-    ])
+    message(&[(1, name.as_bytes()), (3, b"shop"), (5, format!("uid-{name}").as_bytes()), (6, version.as_bytes())])
 }
 
 fn pb_list(api_version: &str, kind: &str, item: &[u8]) -> Vec<u8> {

@@ -191,7 +191,8 @@ fn endpoints_are_where_their_pods_are_also_where_those_have_exchanged_addresses(
     assert_eq!(corrected(&known, &slice(&recorded)), Some(want));
     // Longer than it was, by more than a length's one byte counts.
     let recorded: Vec<Value> = (0..40).map(|i| endpoint(&format!("p{i}"), "edge1", "10.0.0.1")).collect();
-    let told: Vec<_> = (0..40).map(|i| (pod(&format!("p{i}"), "10.0.0.1"), status(true, &["10.244.100.100"]))).collect();
+    let told: Vec<_> =
+        (0..40).map(|i| (pod(&format!("p{i}"), "10.0.0.1"), status(true, &["10.244.100.100"]))).collect();
     let mut want = slice(&recorded);
     for i in 0..40 {
         want["endpoints"][i]["addresses"] = json!(["10.244.100.100"]);
@@ -306,7 +307,8 @@ fn each_correction_has_a_version_of_its_own_and_none_is_past_the_lists() {
         let mut known = Whereabouts::default();
         let mut seen = vec![own];
         for i in 1..20 {
-            let Learned::News(next) = known.learn(&pod("a", "10.0.0.5"), status(true, &[&format!("10.0.1.{i}")])) else {
+            let Learned::News(next) = known.learn(&pod("a", "10.0.0.5"), status(true, &[&format!("10.0.1.{i}")]))
+            else {
                 panic!("news")
             };
             known = next;
