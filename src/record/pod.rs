@@ -188,7 +188,7 @@ mod tests {
         text.parse().expect("an address")
     }
 
-    fn patched(status: Value) -> Option<PodStatus> {
+    fn patched(status: &Value) -> Option<PodStatus> {
         let body = json!({"metadata": {"uid": "u"}, "status": status}).to_string();
         StatusPatch::read(body.as_bytes()).expect("a patch").apply(&held())
     }
@@ -198,7 +198,7 @@ mod tests {
         let is = |status: Value, phase: &str, ready: bool, addresses: &[&str]| {
             let addresses = addresses.iter().map(|a| ip(a)).collect();
             let want = PodStatus { phase: phase.into(), ready, addresses };
-            assert_eq!(patched(status.clone()), Some(want), "{status}");
+            assert_eq!(patched(&status), Some(want), "{status}");
         };
         let both: &[&str] = &["10.0.0.5", "fd00::5"];
         is(json!({"startTime": "x"}), "Running", true, both);
@@ -235,7 +235,7 @@ mod tests {
             json!({"conditions": [1]}),
             json!({"phase": 1}),
         ] {
-            assert_eq!(patched(status.clone()), None, "{status}");
+            assert_eq!(patched(&status), None, "{status}");
         }
         for body in [
             "",
