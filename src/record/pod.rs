@@ -2,8 +2,8 @@
 //! and as it becomes by the status patch that its kubelet sends.
 
 use super::{Encoding, Malformed, json, protobuf};
+use core::net::IpAddr;
 use serde_json::{Map, Value};
-use std::net::IpAddr;
 
 /// A pod, as far as its endpoints depend on it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

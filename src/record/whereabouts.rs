@@ -11,8 +11,8 @@
 //! never one past the list's, since clients take it for their position.
 
 use super::{Encoding, Pod, PodStatus, json, protobuf};
+use core::net::IpAddr;
 use std::collections::HashMap;
-use std::net::IpAddr;
 
 /// As many pods are known at most; a node has 110 unless it is told otherwise.
 const MOST: usize = 1000;
