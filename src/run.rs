@@ -269,6 +269,7 @@ fn options(config: &Config, stands_in: bool) -> ServiceOptions {
         kubernetes_service: config
             .kubernetes_service
             .map(|to| Destination { address: to.ip().to_string(), port: to.port() }),
+        heal_endpoints: config.heal_endpoints,
     }
 }
 

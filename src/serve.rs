@@ -32,6 +32,7 @@ mod tell;
 #[cfg(test)]
 mod tests;
 mod tunnel;
+mod whereabouts;
 
 pub use clock::Clock;
 pub use heal::Healing;
@@ -116,7 +117,10 @@ impl Handler for Service {
                 let errand = Errand { keep: Keep::Nothing, patience: Patience::Long, known };
                 self.forward(exchange, &asked, &finding, now, errand)
             }
-            Plan::Refuse(why) => self.refuse(exchange, &asked, why, &finding.representations.join(", ")),
+            Plan::Refuse(why) => {
+                self.listen(&mut exchange, &asked);
+                self.refuse(exchange, &asked, why, &finding.representations.join(", "))
+            }
         }
     }
 }

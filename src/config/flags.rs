@@ -103,6 +103,13 @@ pub(super) const FLAGS: &[Flag] = &[
         Group::Serving,
         "lead pods here: kube-proxy is told that the endpoint of the Service kubernetes is the first address that is listened on and that pods can reach, or the one that is named as =IP:PORT; needs a certificate that pods trust: `lite-apiserver cert`",
     ),
+    flag(
+        "heal-endpoints",
+        "",
+        "false",
+        Group::Serving,
+        "while the link is down, serve EndpointSlices with the addresses that this node's kubelet tells of its pods: after a reboot they have others than are recorded",
+    ),
     flag("tls-cert-file", "FILE", "", Group::Serving, "certificate to serve with, PEM"),
     flag("tls-private-key-file", "FILE", "", Group::Serving, "its key, PEM"),
     flag("ca-file", "FILE", "", Group::Serving, "CAs that client certificates must chain to, PEM"),

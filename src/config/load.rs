@@ -64,6 +64,7 @@ fn configure(given: &Given, environment: &dyn Fn(&str) -> Option<String>) -> Res
         listen,
         dummy_interfaces,
         kubernetes_service,
+        heal_endpoints: given.switch("heal-endpoints")?,
         admin: admin(given)?,
         certificates: start.files.read()?,
         certificate_files: start.files,

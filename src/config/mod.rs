@@ -43,6 +43,8 @@ pub struct Config {
     pub dummy_interfaces: Vec<DummyInterface>,
     /// Where the Service `kubernetes` is to lead (`--rewrite-kubernetes-service`); `None`: where it does.
     pub kubernetes_service: Option<SocketAddr>,
+    /// Whether endpoints are served as kubelets tell of them while the link is down (`--heal-endpoints`).
+    pub heal_endpoints: bool,
     /// The admin endpoint (`--admin-address`); `None` when it was given empty.
     pub admin: Option<SocketAddr>,
     /// What clients are shown and must show, and what the upstream is.

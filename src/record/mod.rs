@@ -13,21 +13,25 @@ mod event;
 mod facts;
 mod json;
 mod labels;
+mod pod;
 mod protobuf;
 mod readers;
 mod rewrite;
 mod status;
 mod token_request;
+mod whereabouts;
 
 pub use compose::{ListWriter, Sizes};
 pub use envelope::Envelope;
 pub use event::{Event, EventKind, Frame, WatchReader};
 pub use facts::{Facts, TypeMeta};
 pub use labels::labels;
+pub use pod::{Pod, PodStatus, StatusPatch};
 pub use readers::{ListReader, ObjectReader};
 pub use rewrite::{BodyShape, Destination, EndpointsKind, NotRewritten, Rewriter};
 pub use status::StatusBody;
 pub use token_request::minted_token;
+pub use whereabouts::{Learned, Whereabouts};
 
 use std::fmt;
 

@@ -4,6 +4,7 @@ use super::counters::Source;
 use super::find::{Finding, Found, held_at};
 use super::recall::Part;
 use super::rewrite::Outflow;
+use super::whereabouts::Corrections;
 use super::{Asked, Service, tell};
 use crate::decide::{self, Opening, Refusal};
 use crate::front::{BodyLength, Ends, Exchange};
@@ -27,6 +28,13 @@ pub(super) const SHORTEST: Duration = Duration::from_millis(1200);
 /// Over how long the ends of held watches are spread once the link is back, evenly: in any half second a tenth of them.
 const SPREAD: Duration = Duration::from_secs(5);
 
+/// How much longer a watch is held whose client was told what kubelets tell, so that by then they have told the cluster:
+/// a status that could not be patched is tried again each ten seconds (`pkg/kubelet/status/status_manager.go`, `syncPeriod`).
+const TOLD_UPSTREAM: Duration = Duration::from_secs(12);
+
+/// How long more news is waited for once there is some: after a boot it comes pod by pod.
+const GATHER: Duration = Duration::from_millis(100);
+
 /// As long as any watch is held, whatever it asks for.
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -46,7 +54,9 @@ impl Service {
         let Some((collection, envelope, selection)) = self.collection_of(finding) else {
             return self.refuse(exchange, asked, Refusal::NotRecorded, "");
         };
-        let part = Part { collection: &*collection, envelope: &envelope, selection };
+        let mut corrections = self.corrections(asked);
+        let corrected_by = corrections.as_ref().and_then(Corrections::known);
+        let part = Part { collection: &*collection, envelope: &envelope, selection, corrected_by };
         let query = &asked.request.query;
         let bookmarks = query.flag("allowWatchBookmarks");
         let held = held_at(&*collection);
@@ -67,11 +77,17 @@ impl Service {
         match opening {
             Opening::Everything { bookmark } => {
                 send_everything(&part, &mut out)?;
+                corrections.as_mut().map_or(Ok(()), |c| c.all_told(&part))?;
                 if bookmark {
                     envelope.bookmark(&held_at, true, &mut frame);
                 }
             }
-            Opening::Silence => {}
+            Opening::Silence => {
+                let told = corrections.as_mut().map_or(Ok(false), |c| c.tell(&part, &mut out))?;
+                if told && bookmarks {
+                    envelope.bookmark(&held_at, false, &mut frame);
+                }
+            }
             Opening::Expired => {
                 envelope.error(&tell::expired(asked_version, version.unwrap_or_default()).status(), &mut frame);
             }
@@ -88,19 +104,13 @@ impl Service {
         let timeout = query.get("timeoutSeconds").and_then(|s| s.parse().ok()).filter(|s| *s > 0);
         let longest = if matches!(self.upstream.link().state(), LinkState::Down { .. }) { DAY } else { UNWELL };
         let end = begun + timeout.map_or(LONGEST, Duration::from_secs).min(longest);
-        let mut held = Held { end, up: Some(up), begun, departures: &self.departures };
+        let mut held = Held { end, up: Some(up), begun, departures: &self.departures, corrections };
         let _counted = self.departures.hold();
-        let mut next_bookmark = begun + BOOKMARKS;
-        while held.wait(&ends, next_bookmark)? {
-            if bookmarks && Instant::now() >= next_bookmark {
-                frame.clear();
-                envelope.bookmark(&held_at, false, &mut frame);
-                out.write_all(&frame)?;
-                out.flush()?;
-            }
-            if Instant::now() >= next_bookmark {
-                next_bookmark += BOOKMARKS;
-            }
+        held.stay(&ends, &part, bookmarks.then_some(held_at.as_str()), &mut out)?;
+        if held.has_to_list_again() {
+            frame.clear();
+            envelope.error(&tell::expired(&held_at, version.unwrap_or_default()).status(), &mut frame);
+            out.write_all(&frame)?;
         }
         out.finish()
     }
@@ -185,10 +195,45 @@ struct Held<'a> {
     end: Instant,
     /// Ends when the link is back; `None` once it is.
     up: Option<Arc<Epoch>>,
+    /// What is told beside the record.
+    corrections: Option<Corrections<'a>>,
 }
 
 impl Held<'_> {
-    /// Waits until `until` or longer; false when the watch is to end. An error when the client has gone.
+    /// Stays until it is to end. `bookmarks`: the version that those which are asked for say.
+    fn stay(&mut self, ends: &Ends, part: &Part<'_>, bookmarks: Option<&str>, out: &mut Outflow<'_>) -> io::Result<()> {
+        let mut next_bookmark = self.begun + BOOKMARKS;
+        while self.wait(ends, next_bookmark)? {
+            let mut told = false;
+            if let Some(corrections) = self.corrections.as_mut().filter(|c| c.has_news()) {
+                std::thread::sleep(GATHER);
+                corrections.renew();
+                told = corrections.tell(part, out)?;
+            }
+            let is_time = Instant::now() >= next_bookmark;
+            // After corrections, too: by each the client's position has become that of the slice.
+            if let Some(version) = bookmarks.filter(|_| told || is_time) {
+                let mut frame = Vec::new();
+                part.envelope.bookmark(version, false, &mut frame);
+                out.write_all(&frame)?;
+            }
+            if told || is_time {
+                out.flush()?;
+            }
+            if is_time {
+                next_bookmark += BOOKMARKS;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether what the client holds of endpoints is not the cluster's word, and need not change there to become it.
+    fn has_to_list_again(&self) -> bool {
+        self.up.is_none() && self.corrections.as_ref().is_some_and(Corrections::were_told)
+    }
+
+    /// Waits until `until` or longer, or until there are news; false when the watch is to end. An error when the client has
+    /// gone.
     fn wait(&mut self, ends: &Ends, until: Instant) -> io::Result<bool> {
         let now = Instant::now();
         if now >= self.end {
@@ -202,17 +247,26 @@ impl Held<'_> {
         if let Some(up) = &self.up {
             fds.push(PollFd::from_borrowed_fd(up.as_fd(), PollFlags::IN));
         }
+        // Last, because the link's return is not always waited for.
+        fds.extend(
+            self.corrections
+                .as_ref()
+                .and_then(Corrections::news)
+                .map(|news| PollFd::from_borrowed_fd(news.as_fd(), PollFlags::IN)),
+        );
         match poll(&mut fds, Some(&timeout)) {
             Err(rustix::io::Errno::INTR) => return Ok(true),
             other => other?,
         };
         let ready = |i: usize| fds.get(i).is_some_and(|fd| !fd.revents().is_empty());
-        let (client_gone, stopping, link_is_back) = (ready(0), ready(1), ready(2));
+        let (client_gone, stopping, link_is_back) = (ready(0), ready(1), self.up.is_some() && ready(2));
         if client_gone {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         if link_is_back && let Some(up) = self.up.take() {
-            self.end = self.end.min((Instant::now() + self.departures.next(up)).max(self.begun + SHORTEST));
+            let told = self.corrections.as_ref().is_some_and(Corrections::were_told);
+            let longer = if told { TOLD_UPSTREAM } else { Duration::ZERO };
+            self.end = self.end.min((Instant::now() + self.departures.next(up) + longer).max(self.begun + SHORTEST));
         }
         Ok(!stopping)
     }

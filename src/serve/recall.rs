@@ -8,10 +8,11 @@ use super::tell::{self, Told};
 use super::{Asked, Service, fields};
 use crate::decide::{self, Fits, Match, Refusal};
 use crate::front::{BodyLength, Exchange};
-use crate::record::{Envelope, Sizes};
+use crate::record::{Encoding, Envelope, Sizes, Whereabouts};
 use crate::request::{ApiRequest, Class, Selection};
 use crate::store::{Collection, Document, ObjectRef, ViewKey};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 /// What is gathered before it is handed to the front.
@@ -45,8 +46,20 @@ impl Service {
         let status = document.info.status;
         let head = fields::kept(&document.head);
         let extra: Vec<(&str, &[u8])> = head.iter().map(|(n, v)| (n.as_str(), v.as_slice())).collect();
+        let at = document.info.recorded_at;
+        if let Some(known) = self.corrected_by(asked)
+            && let Some(encoding) = Encoding::of(&document.info.key.representation)
+        {
+            let mut body = Vec::new();
+            document.body.read_to_end(&mut body)?;
+            let body = known.correct_body(encoding, &body).unwrap_or(body);
+            let length = BodyLength::Exact(body.len() as u64);
+            let mut out = self.begin(exchange, asked, status, &extra, at, length)?;
+            out.write_all(&body)?;
+            return out.finish();
+        }
         let length = BodyLength::Exact(document.length);
-        let mut out = self.begin(exchange, asked, status, &extra, document.info.recorded_at, length)?;
+        let mut out = self.begin(exchange, asked, status, &extra, at, length)?;
         io::copy(&mut document.body, &mut out)?;
         out.finish()
     }
@@ -77,7 +90,8 @@ impl Service {
             Some(Found::Member { object, .. }) => self.recall_member(exchange, asked, collection, &envelope, object),
             Some(Found::Missing { .. }) => self.tell(exchange, asked, &not_found(asked)),
             Some(Found::Collection { selection, .. }) => {
-                let part = Part { collection, envelope: &envelope, selection };
+                let corrected_by = self.corrected_by(asked);
+                let part = Part { collection, envelope: &envelope, selection, corrected_by };
                 self.recall_list(exchange, asked, &part)
             }
             _ => self.refuse(exchange, asked, Refusal::NotRecorded, ""),
@@ -92,9 +106,14 @@ impl Service {
         envelope: &Envelope,
         object: &str,
     ) -> io::Result<()> {
-        let Some((reference, bytes)) = collection.get(object) else {
+        let Some((reference, mut bytes)) = collection.get(object) else {
             return self.refuse(exchange, asked, Refusal::NotRecorded, "");
         };
+        if let Some(known) = self.corrected_by(asked)
+            && let Some(corrected) = known.correct(envelope.encoding(), &bytes, collection.version(), false)
+        {
+            bytes = corrected;
+        }
         let mut body = Vec::with_capacity(bytes.len() + 128);
         let version = reference.version.map(|v| v.to_string()).unwrap_or_default();
         envelope.object(&bytes, reference.flags, &version, &mut body);
@@ -169,13 +188,20 @@ pub(super) struct Part<'a> {
     pub(super) collection: &'a dyn Collection,
     pub(super) envelope: &'a Envelope,
     pub(super) selection: &'a Selection,
+    /// By what its objects are corrected; `None`: they are as they are recorded.
+    pub(super) corrected_by: Option<Arc<Whereabouts>>,
 }
 
 impl Part<'_> {
     /// How long a list of it will be.
     pub(super) fn sizes(&self) -> io::Result<Sizes> {
         let mut sizes = self.envelope.sizes();
-        if self.selection.is_everything() {
+        if self.corrected_by.is_some() {
+            self.each(&mut |reference, bytes| {
+                sizes.add(bytes.len() as u64, reference.flags);
+                Ok(())
+            })?;
+        } else if self.selection.is_everything() {
             self.collection.lengths(&mut |flags, length| sizes.add(length, flags));
         } else if self.selection.needs_labels() {
             self.each(&mut |reference, bytes| {
@@ -194,6 +220,15 @@ impl Part<'_> {
 
     /// Calls `visit` with each object that is asked for, until it fails. Bytes are read only where need be.
     pub(super) fn each(&self, visit: &mut dyn FnMut(&ObjectRef, &[u8]) -> io::Result<()>) -> io::Result<()> {
+        let Some(known) = &self.corrected_by else { return self.each_recorded(visit) };
+        let (encoding, at) = (self.envelope.encoding(), self.collection.version());
+        self.each_recorded(&mut |reference, bytes| {
+            let corrected = known.correct(encoding, bytes, at, false);
+            visit(reference, corrected.as_deref().unwrap_or(bytes))
+        })
+    }
+
+    fn each_recorded(&self, visit: &mut dyn FnMut(&ObjectRef, &[u8]) -> io::Result<()>) -> io::Result<()> {
         if self.selection.is_everything() {
             return self.collection.each(visit);
         }

@@ -12,6 +12,7 @@ use super::live::Live;
 use super::moment::rfc3339;
 use super::pages::OpenPages;
 use super::tell::{Outage, Told};
+use super::whereabouts::Reports;
 use crate::admin::Exposition;
 use crate::decide::{self, Reader, Situation};
 use crate::front::{BodyLength, Exchange};
@@ -64,6 +65,8 @@ pub struct ServiceOptions {
     pub bounds: Bounds,
     /// `--rewrite-kubernetes-service`: where clients are told that the Service `kubernetes` leads; `None`: where it does.
     pub kubernetes_service: Option<Destination>,
+    /// `--heal-endpoints`
+    pub heal_endpoints: bool,
 }
 
 /// Everything that answering a request takes.
@@ -79,6 +82,8 @@ pub struct Service {
     pub(super) pages: OpenPages,
     pub(super) holes: Holes,
     pub(super) cluster: Cluster,
+    /// What kubelets tell while the link is down.
+    pub(super) reports: Reports,
     ledger: Mutex<Ledger>,
     ledger_changed: AtomicBool,
     pub(super) clock: Arc<Clock>,
@@ -148,6 +153,7 @@ impl Service {
             pages: OpenPages::default(),
             holes: Holes::default(),
             cluster,
+            reports: Reports::default(),
             ledger: Mutex::new(ledger),
             ledger_changed: AtomicBool::new(false),
             clock,
@@ -457,6 +463,13 @@ impl Service {
         page.single("lite_apiserver_paged_lists", "gauge", "Lists of which some pages have come.", pages);
         let holes = self.holes.len() as u64;
         page.single("lite_apiserver_gaps", "gauge", "Views that wait to be listed anew.", holes);
+        let moved = self.reports.known().map_or(0, |known| known.len() as u64);
+        page.single(
+            "lite_apiserver_moved_pods",
+            "gauge",
+            "Pods of which kubelets tell otherwise than is recorded, while the link is down.",
+            moved,
+        );
         let down = matches!(self.upstream.link().state(), LinkState::Down { .. });
         page.single(
             "lite_apiserver_link_up",

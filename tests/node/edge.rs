@@ -96,6 +96,7 @@ impl Edge {
             ("kube-apiserver-port", setup.port.to_string()),
             ("tls-config-file", shown(&file("pairs.json"))),
             ("file-cache-path", shown(&file("lite-cache"))),
+            ("heal-endpoints", "true".to_owned()),
         ];
         let flags: Vec<String> = flags.iter().map(|(flag, value)| format!("--{flag}={value}")).collect();
         write(&file("containerd.toml"), &containerd());

@@ -28,6 +28,7 @@ mod small_disk;
 mod streams;
 mod trouble;
 mod tunnel;
+mod whereabouts;
 mod wire;
 
 use std::io;

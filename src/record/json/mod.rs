@@ -6,6 +6,8 @@ mod event;
 mod gathering;
 mod list;
 mod object;
+mod pod;
+mod slice;
 mod token;
 
 use crate::record::Malformed;
@@ -15,6 +17,8 @@ pub(super) use envelope::{Envelope, FORMAT, put_error};
 pub(super) use event::WatchReader;
 pub(super) use list::ListReader;
 pub(super) use object::ObjectReader;
+pub(super) use pod::pod;
+pub(super) use slice::corrected;
 
 /// The labels of an object as it is kept.
 ///

@@ -23,6 +23,8 @@ mod inflow;
 mod list;
 mod meta;
 mod object;
+mod pod;
+mod slice;
 mod status;
 mod unknown;
 pub(super) mod wire;
@@ -33,6 +35,8 @@ pub(super) use event::WatchReader;
 pub(super) use list::ListReader;
 pub(super) use meta::labels;
 pub(super) use object::ObjectReader;
+pub(super) use pod::pod;
+pub(super) use slice::corrected;
 pub(super) use status::status;
 
 /// The media type of a body.
@@ -48,6 +52,26 @@ pub(super) const WATCH_MEDIA_TYPE: &str = "application/vnd.kubernetes.protobuf;s
 /// It is no body.
 pub(super) fn message(body: &[u8]) -> Result<std::ops::Range<usize>, crate::record::Malformed> {
     unknown::Unknown::read(body).map(|unknown| unknown.raw)
+}
+
+/// A whole body with another message.
+///
+/// # Errors
+/// It is no body.
+pub(super) fn with_message(body: &[u8], message: &[u8]) -> Result<Vec<u8>, crate::record::Malformed> {
+    unknown::Unknown::read(body)?;
+    let mut out = Vec::with_capacity(body.len() + message.len());
+    out.extend_from_slice(unknown::MAGIC);
+    let content = &body[unknown::MAGIC.len()..];
+    for field in wire::fields(content) {
+        let field = field?;
+        if field.number == unknown::RAW {
+            wire::put(unknown::RAW, message, &mut out);
+        } else {
+            out.extend_from_slice(&content[field.whole]);
+        }
+    }
+    Ok(out)
 }
 
 /// The text in a body at a path of field numbers; `None` where there is none.

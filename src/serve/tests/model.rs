@@ -238,6 +238,7 @@ fn service(store: Arc<dyn Store>) -> Service {
         max_object_size: 64 * 1024,
         bounds: crate::store::Bounds::NONE,
         kubernetes_service: None,
+        heal_endpoints: false,
     };
     let clock = Arc::new(clock(&*store));
     Service::new(options, cloud(), store, clock)
@@ -532,7 +533,7 @@ fn recalled(life: &Life<'_>, upstream: &Upstream, view: usize) -> Result<Option<
     let collection = store.collection(key).map_err(|e| e.to_string())?.ok_or("it is found and not there")?;
     let envelope = Envelope::decode(&collection.envelope()).ok_or("no envelope")?;
     let version = collection.version().ok_or("no version")?;
-    let part = Part { collection: &*collection, envelope: &envelope, selection };
+    let part = Part { collection: &*collection, envelope: &envelope, selection, corrected_by: None };
     let mut list = envelope.list(&version.to_string(), part.sizes().map_err(|e| e.to_string())?);
     let mut out = Vec::new();
     list.head(&mut out);

@@ -29,6 +29,7 @@ fn service(kept: &str, wall: fn() -> SystemTime) -> Service {
         max_object_size: 1024,
         bounds: crate::store::Bounds::NONE,
         kubernetes_service: None,
+        heal_endpoints: false,
     };
     let clock = Arc::new(Clock::with(wall, Some(at(UP))));
     let service = Service::new(options, cloud(), store, clock);
