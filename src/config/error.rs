@@ -48,7 +48,7 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    pub(super) fn new(exit: Exit, message: impl Into<String>) -> ConfigError {
+    pub(crate) fn new(exit: Exit, message: impl Into<String>) -> ConfigError {
         ConfigError { exit, message: message.into() }
     }
 
