@@ -1,7 +1,7 @@
 //! The certificates: whether they can be read, are valid by the clock, fit what they are for, and chain to the CAs.
 
 use super::Report;
-use crate::config::{Inspected, Inspection, Pair, Roots};
+use crate::config::{ConfigError, Exit, Inspected, Inspection, Pair, Roots};
 use crate::moment::{rfc3339, span};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -24,7 +24,7 @@ fn serving(at: &Inspection, now: SystemTime, report: &mut Report) {
     const SUBJECT: &str = "serving";
     let part = &at.serving;
     let pair = match &part.read {
-        Err(e) => return report.wrong(SUBJECT, e.message.clone(), ""),
+        Err(e) => return unusable(SUBJECT, e, report),
         Ok(None) => return report.ok(SUBJECT, format!("{}: made when the daemon first starts", part.place)),
         Ok(Some(pair)) => pair,
     };
@@ -51,6 +51,16 @@ fn serving(at: &Inspection, now: SystemTime, report: &mut Report) {
         }
         Some(_) => {}
     }
+}
+
+/// A file that cannot be used, which its error names; what is wrong within one is said there, with its cure.
+fn unusable(subject: &'static str, e: &ConfigError, report: &mut Report) {
+    let cure = match e.exit {
+        Exit::NoPermission => "check as the daemon's user; if you did, let that user read it",
+        Exit::NoInput => "name the file that is meant; `lite-apiserver setup` makes what a daemon needs",
+        _ => "",
+    };
+    report.wrong(subject, e.message.clone(), cure);
 }
 
 /// The addresses by which clients call.
@@ -98,7 +108,7 @@ fn valid(
 
 fn authorities(subject: &'static str, roots: &Inspected<Roots>, now: SystemTime, report: &mut Report) {
     let read = match &roots.read {
-        Err(e) => return report.wrong(subject, e.message.clone(), ""),
+        Err(e) => return unusable(subject, e, report),
         Ok(None) => return,
         Ok(Some(read)) => read,
     };
@@ -120,13 +130,13 @@ fn authorities(subject: &'static str, roots: &Inspected<Roots>, now: SystemTime,
 fn pairs(at: &Inspection, now: SystemTime, report: &mut Report) {
     const SUBJECT: &str = "key pair";
     if let Some(e) = &at.no_list {
-        report.wrong(SUBJECT, e.message.clone(), "`lite-apiserver setup` makes one");
+        unusable(SUBJECT, e, report);
     }
     let mut names = BTreeSet::new();
     for part in &at.pairs {
         let pair = match &part.read {
             Err(e) => {
-                report.wrong(SUBJECT, e.message.clone(), "");
+                unusable(SUBJECT, e, report);
                 continue;
             }
             Ok(None) => continue,

@@ -207,6 +207,8 @@ fn each_certificate_that_will_not_do_is_found() {
     let list = desk.file("p.json", "[{]");
     desk.set("tls-config-file", list.display());
     only(&desk.faults(), "wrong", "key pair", "no valid JSON");
+    desk.set("tls-config-file", "/nowhere.json");
+    only(&desk.faults(), "wrong", "key pair", "`lite-apiserver setup` makes what a daemon needs");
 }
 
 #[test]
