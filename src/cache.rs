@@ -24,7 +24,7 @@ impl From<StoreError> for Failed {
     fn from(e: StoreError) -> Failed {
         let exit = match &e {
             StoreError::Locked { path } => {
-                let who = open::holder(path).map_or_else(String::new, |who| format!(" ({who})"));
+                let who = crate::store::holder(path).map_or_else(String::new, |who| format!(" ({who})"));
                 let lock = path.display();
                 return failed(69, format!("{lock} is held; that is the daemon{who}: stop it, and try again"));
             }

@@ -24,6 +24,9 @@
 //! cache/   looks into a record from outside: `lite-apiserver cache`
 //! cert     asks for a serving certificate that pods trust: `lite-apiserver cert`
 //! logger   where the log goes
+//! setup/   puts the daemon between a node and its cluster, and takes it out again: `lite-apiserver setup`
+//! check/   looks at what the daemon stands on: `lite-apiserver check`
+//! moment * moments and spans as people, HTTP and Kubernetes write them
 //! ```
 //!
 //! Arrows go one way: front -> serve -> the rooms below it; those know nothing of each other. Pure rooms have no
@@ -34,16 +37,19 @@
 pub mod admin;
 pub mod cache;
 pub mod cert;
+pub mod check;
 pub mod config;
 pub mod decide;
 mod failed;
 pub mod front;
 pub mod identity;
 pub mod logger;
+mod moment;
 pub mod record;
 pub mod request;
 mod run;
 pub mod serve;
+pub mod setup;
 pub mod store;
 pub mod tunnel;
 pub mod upstream;

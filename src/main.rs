@@ -8,15 +8,8 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     // Whatever is made is its owner's only, whoever forgets to say so.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
-    if std::env::args_os().nth(1).is_some_and(|first| first == "cache") {
-        let environment = |name: &str| std::env::var(name).ok();
-        let asked =
-            lite_apiserver::cache::run(std::env::args_os().skip(2), &environment, &mut std::io::stdout().lock());
-        return asked.map_or_else(|e| end(e.exit, &e.message), ExitCode::from);
-    }
-    if std::env::args_os().nth(1).is_some_and(|first| first == "cert") {
-        let done = lite_apiserver::cert::run(std::env::args_os().skip(2), &mut std::io::stdout().lock());
-        return done.map_or_else(|e| end(e.exit, &e.message), |()| ExitCode::SUCCESS);
+    if let Some(code) = subcommand() {
+        return code;
     }
     let config = match config::load(std::env::args_os().skip(1), &|name| std::env::var(name).ok()) {
         Ok(Wanted::Run(config)) => config,
@@ -34,6 +27,21 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => end(e.exit, &e.message),
     }
+}
+
+/// Does what is not running the daemon; `None`: nothing else is asked for.
+fn subcommand() -> Option<ExitCode> {
+    let mut arguments = std::env::args_os().skip(1);
+    let environment = |name: &str| std::env::var(name).ok();
+    let mut out = std::io::stdout().lock();
+    let done = match arguments.next()?.to_str()? {
+        "cache" => lite_apiserver::cache::run(arguments, &environment, &mut out),
+        "cert" => lite_apiserver::cert::run(arguments, &mut out).map(|()| 0),
+        "check" => lite_apiserver::check::run(arguments, &environment, &mut out),
+        "setup" => lite_apiserver::setup::run(arguments, &mut out).map(|()| 0),
+        _ => return None,
+    };
+    Some(done.map_or_else(|e| end(e.exit, &e.message), ExitCode::from))
 }
 
 /// Says why on one line, and ends.

@@ -6,7 +6,6 @@ use crate::failed::{Failed, failed};
 use crate::store::DatabaseOptions;
 use crate::store::{self, Checked, Condition, FileOptions, FileStore, Kind, Store, StoreError, ViewInfo};
 use std::io;
-use std::os::linux::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -85,18 +84,4 @@ fn read_whole(store: &dyn Store, info: &ViewInfo) -> Result<(), StoreError> {
         Kind::Collection => store.collection(&info.key)?.ok_or_else(damaged)?.each(&mut |_, _| Ok(())),
     };
     read.map_err(|_| damaged())
-}
-
-/// Which process holds the lock that this file stands for, as `/proc/locks` has it (proc_locks(5)).
-pub(super) fn holder(lock: &Path) -> Option<String> {
-    let seen = std::fs::metadata(lock).ok()?;
-    let device = seen.st_dev();
-    let place = format!("{:02x}:{:02x}:{}", rustix::fs::major(device), rustix::fs::minor(device), seen.st_ino());
-    let locks = std::fs::read_to_string("/proc/locks").ok()?;
-    let pid = locks.lines().find_map(|line| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        (fields.get(1) == Some(&"FLOCK") && fields.get(5) == Some(&place.as_str())).then(|| fields[4].to_owned())
-    })?;
-    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
-    Some(format!("process {pid}, {}", name.trim_end()))
 }

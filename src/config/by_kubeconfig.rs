@@ -7,9 +7,9 @@
 use super::certificates::{Named, Pair, PairFiles, Roots};
 use super::error::{ConfigError, Exit};
 use super::flags::Given;
-use super::kubeconfig::{self, Kubeconfig, Source, Token};
+use super::kubeconfig::{self, Kubeconfig, Source};
 use super::load::Start;
-use super::upstream::{ByKubeconfig, server, upstream};
+use super::upstream::{ByKubeconfig, UpstreamConfig, server, upstream};
 use super::watch::CertificateFiles;
 use super::{files, pki};
 use std::net::{IpAddr, SocketAddr};
@@ -42,16 +42,8 @@ pub(super) fn start(
     let read = kubeconfig::read(path, given.get("context"))?;
     let data = data_dir(given, environment)?;
     files::make_folder("--data-dir", &data)?;
-    let field = |name: &str| format!("{WHAT} {}: {name}", path.display());
-    let named = ByKubeconfig {
-        servers: vec![server(&field("server"), &read.server, 443).map_err(|e| ConfigError { exit: Exit::Data, ..e })?],
-        tls_server_name: read.tls_server_name.clone(),
-        insecure: read.insecure,
-        proxy: read.proxy_url.as_ref().map(|url| (field("proxy-url"), url.clone())),
-    };
-    let no_server = || ConfigError::new(Exit::Data, field("it names no server"));
-    let upstream = upstream(given, named, environment)?.ok_or_else(no_server)?;
-    let made = pki::serving(&data.join("pki"), &listen.iter().map(SocketAddr::ip).collect::<Vec<_>>())?;
+    let upstream = named_upstream(given, path, &read, environment)?;
+    let made = pki::serving("--data-dir", &data.join("pki"), &listen.iter().map(SocketAddr::ip).collect::<Vec<_>>())?;
     let origin = Origin {
         path: path.to_owned(),
         context: given.get("context").map(str::to_owned),
@@ -85,6 +77,24 @@ pub(super) fn start(
     let client_kubeconfig = Some(origin.client_path());
     files.origin = Some(origin);
     Ok(Start { files, upstream, data: Some(data), client_kubeconfig })
+}
+
+/// The upstream, as flags and the kubeconfig have it.
+pub(super) fn named_upstream(
+    given: &Given,
+    path: &Path,
+    read: &Kubeconfig,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<UpstreamConfig, ConfigError> {
+    let field = |name: &str| format!("{WHAT} {}: {name}", path.display());
+    let named = ByKubeconfig {
+        servers: vec![server(&field("server"), &read.server, 443).map_err(|e| ConfigError { exit: Exit::Data, ..e })?],
+        tls_server_name: read.tls_server_name.clone(),
+        insecure: read.insecure,
+        proxy: read.proxy_url.as_ref().map(|url| (field("proxy-url"), url.clone())),
+    };
+    let no_server = || ConfigError::new(Exit::Data, field("it names no server"));
+    upstream(given, named, environment)?.ok_or_else(no_server)
 }
 
 impl Origin {
@@ -153,44 +163,27 @@ impl Origin {
         self.data.join("client.kubeconfig")
     }
 
-    /// A kubeconfig that points here and carries the same user's credentials. It is JSON, which is YAML too.
+    /// A kubeconfig that points here and carries the same user's credentials.
     fn client_kubeconfig(&self, read: &Kubeconfig, pair: Option<&PairFiles>, ca: Option<&Path>) -> String {
-        let server = self.listen.first().map(|a| {
-            let reachable = match a.ip() {
-                ip if !ip.is_unspecified() => ip,
-                IpAddr::V4(_) => IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
-                IpAddr::V6(_) => IpAddr::V6(std::net::Ipv6Addr::LOCALHOST),
-            };
-            format!("https://{}", SocketAddr::new(reachable, a.port()))
-        });
-        let mut user = serde_json::Map::new();
-        if let Some(pair) = pair {
-            user.insert("client-certificate".into(), pair.cert.to_string_lossy().into());
-            user.insert("client-key".into(), pair.key.to_string_lossy().into());
-        }
-        match &read.token {
-            Some(Token::Value(token)) => user.insert("token".into(), token.as_str().into()),
-            Some(Token::File(path)) => user.insert("tokenFile".into(), path.to_string_lossy().into()),
-            None => None,
-        };
-        let mut context = serde_json::json!({"cluster": "lite-apiserver", "user": "same"});
-        if let Some(namespace) = &read.namespace {
-            context["namespace"] = namespace.as_str().into();
-        }
-        let config = serde_json::json!({
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{"name": "lite-apiserver", "cluster": {"server": server, "certificate-authority": ca.map(Path::to_string_lossy)}}],
-            "users": [{"name": "same", "user": user}],
-            "contexts": [{"name": "lite-apiserver", "context": context}],
-            "current-context": "lite-apiserver",
-        });
-        format!("{config:#}\n")
+        let server = self.listen.first().map(|address| server_for_clients(*address));
+        let file = |path: &Path| Source::File(path.to_owned());
+        let pair = pair.map(|pair| (file(&pair.cert), file(&pair.key)));
+        read.pointed_at(server.as_deref(), ca.map(file).as_ref(), pair.as_ref())
     }
 }
 
+/// The `server` of clients on this machine, of a daemon that listens on `address`.
+pub(crate) fn server_for_clients(address: SocketAddr) -> String {
+    let reachable = match address.ip() {
+        ip if !ip.is_unspecified() => ip,
+        IpAddr::V4(_) => IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
+        IpAddr::V6(_) => IpAddr::V6(std::net::Ipv6Addr::LOCALHOST),
+    };
+    format!("https://{}", SocketAddr::new(reachable, address.port()))
+}
+
 /// Where `--kubeconfig` keeps what it makes.
-fn data_dir(given: &Given, environment: &dyn Fn(&str) -> Option<String>) -> Result<PathBuf, ConfigError> {
+pub(super) fn data_dir(given: &Given, environment: &dyn Fn(&str) -> Option<String>) -> Result<PathBuf, ConfigError> {
     if let Some(path) = given.get("data-dir").map(str::to_owned).or_else(|| environment("STATE_DIRECTORY")) {
         // It is written into a kubeconfig that is read elsewhere.
         return std::path::absolute(&path).map_err(|e| ConfigError::unmakable("--data-dir", Path::new(&path), &e));

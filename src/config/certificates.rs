@@ -6,12 +6,15 @@ use super::files;
 use crate::identity::common_name;
 use ring::digest::{Context, SHA256};
 use rustls::RootCertStore;
+use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, TrustAnchor, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, TrustAnchor, UnixTime};
+use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::time_provider::TimeProvider;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -48,7 +51,9 @@ pub struct Pair {
     pub key: Arc<CertifiedKey>,
     /// The subject CN of the certificate; `None`: it has none, or more than one.
     pub common_name: Option<String>,
-    /// When the certificate's validity ends; `None`: rustls can read it, we cannot.
+    /// When the certificate's validity begins and ends; `None`: rustls can read it, we cannot.
+    pub begins: Option<SystemTime>,
+    /// See `begins`.
     pub expires: Option<SystemTime>,
 }
 
@@ -66,6 +71,12 @@ impl fmt::Debug for Pair {
 }
 
 impl Pair {
+    /// Whether the certificate is for this address, as a client's TLS judges it.
+    pub fn is_for(&self, address: IpAddr) -> bool {
+        let parsed = self.key.cert.first().and_then(|first| ParsedCertificate::try_from(first).ok());
+        parsed.is_some_and(|first| verify_server_name(&first, &ServerName::from(address)).is_ok())
+    }
+
     /// Reads a certificate and its key.
     pub(super) fn read(files: &PairFiles) -> Result<Pair, ConfigError> {
         let chain = files::read(files.cert_what, &files.cert)?;
@@ -81,10 +92,9 @@ impl Pair {
             .map_err(|_| wrong("holds no private key; a PEM file with BEGIN PRIVATE KEY is needed"))?;
         let signing = rustls::crypto::ring::sign::any_supported_type(&private)
             .map_err(|e| wrong(&format!("its key cannot be used: {e}")))?;
-        let (common_name, expires) = match chain.first() {
-            Some(der) => (common_name(der), expiry(der)),
-            None => (None, None),
-        };
+        let first = chain.first();
+        let common_name = first.and_then(|der| common_name(der));
+        let (begins, expires) = first.and_then(|der| validity(der)).unzip();
         let key = CertifiedKey::new(chain, signing);
         match key.keys_match() {
             Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => {}
@@ -93,7 +103,7 @@ impl Pair {
                 return Err(wrong(&format!("is not the key of the certificate in {cert}")));
             }
         }
-        Ok(Pair { key: Arc::new(key), common_name, expires })
+        Ok(Pair { key: Arc::new(key), common_name, begins, expires })
     }
 }
 
@@ -124,6 +134,29 @@ impl Roots {
         self.store.roots.iter().map(fingerprint).collect()
     }
 
+    /// Whether a client certificate chains to these at this time.
+    pub fn signed_client(&self, chain: &[CertificateDer<'static>], at: SystemTime) -> bool {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(&self.store), provider).build();
+        let since = UnixTime::since_unix_epoch(at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO));
+        match (verifier, chain.split_first()) {
+            (Ok(verifier), Some((first, between))) => verifier.verify_client_cert(first, between, since).is_ok(),
+            _ => false,
+        }
+    }
+
+    /// Whether a serving certificate chains to these at this time, whatever name it is for.
+    pub fn signed_server(&self, chain: &[CertificateDer<'static>], at: SystemTime) -> bool {
+        let since = UnixTime::since_unix_epoch(at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO));
+        let algorithms = rustls::crypto::ring::default_provider().signature_verification_algorithms.all;
+        chain.split_first().is_some_and(|(first, between)| {
+            let parsed = ParsedCertificate::try_from(first);
+            parsed.is_ok_and(|first| {
+                verify_server_cert_signed_by_trust_anchor(&first, &self.store, between, since, algorithms).is_ok()
+            })
+        })
+    }
+
     /// Reads a file of CAs.
     pub(super) fn read(file: &Named) -> Result<Roots, ConfigError> {
         Roots::from_pem(file, &files::read(file.what, &file.path)?)
@@ -134,7 +167,7 @@ impl Roots {
         let mut store = RootCertStore::empty();
         let mut expiries = BTreeMap::new();
         for der in certificates(file.what, &file.path, text)? {
-            if let Some(expires) = expiry(&der) {
+            if let Some((_, expires)) = validity(&der) {
                 let last = expiries.entry(common_name(&der).unwrap_or_default()).or_insert(expires);
                 *last = expires.max(*last);
             }
@@ -230,11 +263,28 @@ fn certificates(what: &str, path: &Path, text: &[u8]) -> Result<Vec<CertificateD
     Ok(found)
 }
 
-/// When a certificate's validity ends (RFC 5280 section 4.1.2.5).
-fn expiry(der: &[u8]) -> Option<SystemTime> {
+/// When a certificate's validity begins and ends (RFC 5280 section 4.1.2.5).
+fn validity(der: &[u8]) -> Option<(SystemTime, SystemTime)> {
     let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
-    let seconds = u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or(0);
-    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+    let time =
+        |seconds: i64| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)));
+    let of = certificate.validity();
+    Some((time(of.not_before.timestamp())?, time(of.not_after.timestamp())?))
+}
+
+/// The CN of the first certificate in `chain`, PEM.
+pub(crate) fn client_name(chain: &[u8]) -> Option<String> {
+    common_name(certificates("", Path::new(""), chain).ok()?.first()?)
+}
+
+/// Whether the client certificate in `chain`, PEM, chains to the CAs in `roots`, PEM, at the time when it was made: what the
+/// clock says does not matter. `None`: one of them cannot be read.
+pub(crate) fn verifies_client(chain: &[u8], roots: &[u8]) -> Option<bool> {
+    let of = |path: &str| Named { what: "", path: PathBuf::from(path) };
+    let roots = Roots::from_pem(&of(""), roots).ok()?;
+    let chain = certificates("", Path::new(""), chain).ok()?;
+    let (begins, _) = validity(chain.first()?)?;
+    Some(roots.signed_client(&chain, begins))
 }
 
 #[cfg(test)]

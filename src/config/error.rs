@@ -7,7 +7,7 @@ use std::path::Path;
 /// Exit codes of bad input, as sysexits.h has them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// 64: the command line is wrong.
+    /// 64: the command line, or a line of `--config`, is wrong.
     Usage,
     /// 65: a file's contents are wrong.
     Data,
@@ -48,7 +48,7 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    pub(super) fn new(exit: Exit, message: impl Into<String>) -> ConfigError {
+    pub(crate) fn new(exit: Exit, message: impl Into<String>) -> ConfigError {
         ConfigError { exit, message: message.into() }
     }
 

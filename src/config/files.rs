@@ -8,7 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Reads a file that `what` (a flag, or a field of a file) names.
-pub(super) fn read(what: &str, path: &Path) -> Result<Vec<u8>, ConfigError> {
+pub(crate) fn read(what: &str, path: &Path) -> Result<Vec<u8>, ConfigError> {
     fs::read(path).map_err(|e| ConfigError::unreadable(what, path, &e))
 }
 
@@ -43,7 +43,7 @@ pub(super) fn make_folder(what: &str, path: &Path) -> Result<(), ConfigError> {
 }
 
 /// Writes a file, 0600, as a whole or not at all; a file that already holds these bytes is left alone.
-pub(super) fn write(what: &str, path: &Path, bytes: &[u8]) -> Result<(), ConfigError> {
+pub(crate) fn write(what: &str, path: &Path, bytes: &[u8]) -> Result<(), ConfigError> {
     if fs::read(path).is_ok_and(|held| held == bytes) {
         return Ok(());
     }

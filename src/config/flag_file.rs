@@ -17,16 +17,24 @@ use std::path::Path;
 
 const WHAT: &str = "--config";
 
+/// What the text of a file of flags says, for whoever writes to it: names and values.
+pub(crate) fn values(path: &Path, text: &str) -> Result<Vec<(&'static str, String)>, ConfigError> {
+    Ok(parse(path, text)?.into_iter().map(|(_, flag, value)| (flag.name, value)).collect())
+}
+
 /// What a file of flags says: of each flag its line, counted from 1, and its value.
 pub(super) fn read(path: &Path) -> Result<Vec<(usize, &'static Flag, String)>, ConfigError> {
-    let wrong = |place: String, why: String| ConfigError::new(Exit::Data, format!("{WHAT} {place}: {why}"));
-    let text = String::from_utf8(files::read(WHAT, path)?)
-        .map_err(|_| wrong(path.display().to_string(), "it is no UTF-8".to_owned()))?;
+    let no_text = |_| ConfigError::new(Exit::Data, format!("{WHAT} {}: it is no UTF-8", path.display()));
+    parse(path, &String::from_utf8(files::read(WHAT, path)?).map_err(no_text)?)
+}
+
+fn parse(path: &Path, text: &str) -> Result<Vec<(usize, &'static Flag, String)>, ConfigError> {
+    let wrong = |line: usize, why: String| ConfigError::usage(format!("{WHAT} {}:{line}: {why}", path.display()));
     let lines = text.lines().enumerate().map(|(i, line)| (i + 1, line.trim()));
     lines
         .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
         .map(|(number, line)| {
-            let (flag, value) = flag(line).map_err(|why| wrong(format!("{}:{number}", path.display()), why))?;
+            let (flag, value) = flag(line).map_err(|why| wrong(number, why))?;
             Ok((number, flag, value))
         })
         .collect()
@@ -101,8 +109,8 @@ mod tests {
             ("--timeout=1\n--timeout=2", "flags:4: --timeout is given twice; give it once"),
         ] {
             let error = with_file("", &format!("#\n\n{line}\n")).map(drop).expect_err(line);
-            assert_eq!(error.exit, Exit::Data);
-            assert!(error.message.contains(message) && error.message.contains(":"), "{line}: {}", error.message);
+            assert_eq!(error.exit, Exit::Usage);
+            assert!(error.message.contains(message) && error.message.contains(':'), "{line}: {}", error.message);
         }
         assert_eq!(read(Path::new("/nowhere/flags")).expect_err("nothing").exit, Exit::NoInput);
     }

@@ -329,7 +329,8 @@ impl Given {
         // Of several it is the one whose value is named.
         let named = values.iter().position(|value| error.message.contains(&format!("{value:?}"))).unwrap_or(0);
         let line = lines.get(named).copied().unwrap_or_default();
-        ConfigError { message: format!("{}:{line}: {}", self.file.display(), error.message), ..error }
+        let exit = if error.exit == Exit::Usage { Exit::Data } else { error.exit };
+        ConfigError { exit, message: format!("{}:{line}: {}", self.file.display(), error.message) }
     }
 
     /// A value read by `read`, with the flag named where it cannot be.
@@ -431,9 +432,12 @@ pub(super) fn help() -> String {
     let mut text = String::from(
         "lite-apiserver: a caching reverse proxy between a Kubernetes edge node and its kube-apiserver\n\n\
          usage: lite-apiserver --kubeconfig FILE [flags]\n       \
+         lite-apiserver --config FILE [flags]\n       \
          lite-apiserver --ca-file FILE --tls-cert-file FILE --tls-private-key-file FILE --kube-apiserver-url HOST [flags]\n       \
          lite-apiserver cache --help: look into the record\n       \
-         lite-apiserver cert --help: ask for a serving certificate that pods trust\n",
+         lite-apiserver cert --help: ask for a serving certificate that pods trust\n       \
+         lite-apiserver setup --help: put it between a node and its cluster\n       \
+         lite-apiserver check --help: look at what it stands on\n",
     );
     for group in Group::ALL {
         text.push_str(&format!("\n{}:\n", group.title()));

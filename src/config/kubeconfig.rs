@@ -1,4 +1,4 @@
-//! A kubeconfig file, read: the parts of `staging/src/k8s.io/client-go/tools/clientcmd/api/v1/types.go` that a proxy needs.
+//! A kubeconfig file, read, and written anew to point elsewhere: the parts of `staging/src/k8s.io/client-go/tools/clientcmd/api/v1/types.go` that a proxy needs.
 
 use super::error::{ConfigError, Exit};
 use super::files;
@@ -9,7 +9,7 @@ use yaml_rust2::{Yaml, YamlLoader};
 
 /// A file's contents: given within the kubeconfig, or by path.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Source {
+pub(crate) enum Source {
     /// `…-data`, decoded.
     Inline(Vec<u8>),
     /// A path, relative ones taken from the kubeconfig's own folder.
@@ -18,7 +18,7 @@ pub(super) enum Source {
 
 /// A token: itself, or the file in which the newest is found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Token {
+pub(crate) enum Token {
     /// `token`
     Value(String),
     /// `tokenFile`, which client-go prefers where both are given.
@@ -27,36 +27,89 @@ pub(super) enum Token {
 
 /// The current context of a kubeconfig.
 #[derive(Debug)]
-pub(super) struct Kubeconfig {
-    pub(super) server: String,
-    pub(super) certificate_authority: Option<Source>,
-    pub(super) insecure: bool,
-    pub(super) tls_server_name: Option<String>,
+pub(crate) struct Kubeconfig {
+    pub(crate) server: String,
+    pub(crate) certificate_authority: Option<Source>,
+    pub(crate) insecure: bool,
+    pub(crate) tls_server_name: Option<String>,
     /// The proxy through which the server is reached.
-    pub(super) proxy_url: Option<String>,
-    pub(super) namespace: Option<String>,
+    pub(crate) proxy_url: Option<String>,
+    pub(crate) namespace: Option<String>,
     /// Certificate and key.
-    pub(super) pair: Option<(Source, Source)>,
-    pub(super) token: Option<Token>,
+    pub(crate) pair: Option<(Source, Source)>,
+    pub(crate) token: Option<Token>,
 }
 
 /// Reads the context `wanted` (or the current one) of a kubeconfig.
 pub(super) fn read(path: &Path, wanted: Option<&str>) -> Result<Kubeconfig, ConfigError> {
-    let text = files::read("--kubeconfig", path)?;
-    let file = Reader { path };
-    let text = String::from_utf8(text).map_err(|_| file.wrong("it is no UTF-8"))?;
+    parse("--kubeconfig", path, files::read("--kubeconfig", path)?, wanted)
+}
+
+/// The same of bytes that were found at `path`, which `what` names.
+pub(crate) fn parse(
+    what: &'static str,
+    path: &Path,
+    bytes: Vec<u8>,
+    wanted: Option<&str>,
+) -> Result<Kubeconfig, ConfigError> {
+    let file = Reader { what, path };
+    let text = String::from_utf8(bytes).map_err(|_| file.wrong("it is no UTF-8"))?;
     let documents = YamlLoader::load_from_str(&text).map_err(|e| file.wrong(&format!("no valid YAML: {e}")))?;
     let root = documents.first().ok_or_else(|| file.wrong("it is empty"))?;
     file.read(root, wanted)
 }
 
+impl Kubeconfig {
+    /// A kubeconfig that points at `server`, which `ca` vouches for, and carries the same user's credentials, the pair being
+    /// `pair`. It is JSON, which is YAML too.
+    pub(crate) fn pointed_at(
+        &self,
+        server: Option<&str>,
+        ca: Option<&Source>,
+        pair: Option<&(Source, Source)>,
+    ) -> String {
+        let put = |to: &mut serde_json::Map<String, serde_json::Value>, name: &str, source: &Source| match source {
+            Source::File(path) => to.insert(name.to_owned(), path.to_string_lossy().into()),
+            Source::Inline(bytes) => to.insert(format!("{name}-data"), STANDARD.encode(bytes).into()),
+        };
+        let (mut cluster, mut user) = (serde_json::Map::new(), serde_json::Map::new());
+        cluster.insert("server".into(), server.into());
+        if let Some(ca) = ca {
+            put(&mut cluster, "certificate-authority", ca);
+        }
+        if let Some((cert, key)) = pair {
+            put(&mut user, "client-certificate", cert);
+            put(&mut user, "client-key", key);
+        }
+        match &self.token {
+            Some(Token::Value(token)) => user.insert("token".into(), token.as_str().into()),
+            Some(Token::File(path)) => user.insert("tokenFile".into(), path.to_string_lossy().into()),
+            None => None,
+        };
+        let mut context = serde_json::json!({"cluster": "lite-apiserver", "user": "same"});
+        if let Some(namespace) = &self.namespace {
+            context["namespace"] = namespace.as_str().into();
+        }
+        let config = serde_json::json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "lite-apiserver", "cluster": cluster}],
+            "users": [{"name": "same", "user": user}],
+            "contexts": [{"name": "lite-apiserver", "context": context}],
+            "current-context": "lite-apiserver",
+        });
+        format!("{config:#}\n")
+    }
+}
+
 struct Reader<'a> {
+    what: &'static str,
     path: &'a Path,
 }
 
 impl Reader<'_> {
     fn wrong(&self, why: &str) -> ConfigError {
-        ConfigError::new(Exit::Data, format!("--kubeconfig {}: {why}", self.path.display()))
+        ConfigError::new(Exit::Data, format!("{} {}: {why}", self.what, self.path.display()))
     }
 
     fn read(&self, root: &Yaml, wanted: Option<&str>) -> Result<Kubeconfig, ConfigError> {
@@ -156,7 +209,7 @@ mod tests {
 
     fn read_text(text: &str) -> Result<Kubeconfig, ConfigError> {
         let documents = YamlLoader::load_from_str(text).expect("YAML");
-        Reader { path: Path::new("/k/config") }.read(&documents[0], None)
+        Reader { what: "--kubeconfig", path: Path::new("/k/config") }.read(&documents[0], None)
     }
 
     fn with_user(user: &str) -> String {

@@ -5,7 +5,7 @@ use super::error::ConfigError;
 use super::flags::{self, Asked, Given};
 use super::upstream::{ByKubeconfig, UpstreamConfig, upstream};
 use super::watch::CertificateFiles;
-use super::{Config, Limits, StoreConfig, accounts, by_kubeconfig, flag_file, pods, units};
+use super::{Config, DummyInterface, Limits, StoreConfig, accounts, by_kubeconfig, flag_file, pods, units};
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -37,7 +37,7 @@ pub fn load(
 }
 
 /// Adds what `--config` says.
-fn with_file(mut given: Given) -> Result<Given, ConfigError> {
+pub(super) fn with_file(mut given: Given) -> Result<Given, ConfigError> {
     if let Some(path) = given.get("config").map(PathBuf::from) {
         let found = flag_file::read(&path)?;
         given.add(path, found)?;
@@ -45,7 +45,10 @@ fn with_file(mut given: Given) -> Result<Given, ConfigError> {
     Ok(given)
 }
 
-fn configure(given: &Given, environment: &dyn Fn(&str) -> Option<String>) -> Result<Config, ConfigError> {
+/// Where clients connect, the interfaces made for it, and where the Service `kubernetes` is to lead.
+pub(super) type Places = (Vec<SocketAddr>, Vec<DummyInterface>, Option<SocketAddr>);
+
+pub(super) fn places(given: &Given) -> Result<Places, ConfigError> {
     refuse_what_comes_later(given)?;
     let dummy_interfaces = pods::dummy_interfaces(given)?;
     let (mut listen, port) = (listen(given)?, port(given, "port")?);
@@ -56,6 +59,11 @@ fn configure(given: &Given, environment: &dyn Fn(&str) -> Option<String>) -> Res
             "--rewrite-kubernetes-service needs --tls-cert-file and --tls-private-key-file: pods trust the cluster's CA only, and every one of them would be led to a server that it does not trust; `lite-apiserver cert --help` says how to have one",
         ));
     }
+    Ok((listen, dummy_interfaces, kubernetes_service))
+}
+
+fn configure(given: &Given, environment: &dyn Fn(&str) -> Option<String>) -> Result<Config, ConfigError> {
+    let (listen, dummy_interfaces, kubernetes_service) = places(given)?;
     let start = match given.get("kubeconfig") {
         Some(path) => by_kubeconfig::start(given, Path::new(path), &listen, environment)?,
         None => from_flags(given, environment)?,
@@ -125,7 +133,7 @@ fn listen(given: &Given) -> Result<Vec<SocketAddr>, ConfigError> {
         .collect()
 }
 
-fn admin(given: &Given) -> Result<Option<SocketAddr>, ConfigError> {
+pub(super) fn admin(given: &Given) -> Result<Option<SocketAddr>, ConfigError> {
     given.read("admin-address", |text| match text {
         "" => Ok(None),
         text => text.parse().map(Some).map_err(|_| {
@@ -134,7 +142,7 @@ fn admin(given: &Given) -> Result<Option<SocketAddr>, ConfigError> {
     })
 }
 
-fn store(given: &Given, data: Option<&Path>) -> Result<StoreConfig, ConfigError> {
+pub(super) fn store(given: &Given, data: Option<&Path>) -> Result<StoreConfig, ConfigError> {
     let place = |flag: &str, below: &str| {
         let path = match (given.given(flag), data) {
             (None, Some(data)) => data.join(below),
@@ -173,7 +181,7 @@ fn built_without(engine: &str) -> ConfigError {
     ConfigError::new(super::error::Exit::Config, message)
 }
 
-fn limits(given: &Given) -> Result<Limits, ConfigError> {
+pub(super) fn limits(given: &Given) -> Result<Limits, ConfigError> {
     let span = |name| given.read(name, units::span);
     let above_zero = |name| {
         given.read(name, |text| match units::span(text) {
@@ -229,7 +237,7 @@ fn log_level(given: &Given, environment: &dyn Fn(&str) -> Option<String>) -> Res
     }
 }
 
-fn from_flags(given: &Given, environment: &dyn Fn(&str) -> Option<String>) -> Result<Start, ConfigError> {
+pub(super) fn from_flags(given: &Given, environment: &dyn Fn(&str) -> Option<String>) -> Result<Start, ConfigError> {
     let needed = |name: &str| {
         given.get(name).map(PathBuf::from).ok_or_else(|| {
             ConfigError::usage(format!("--{name} is missing; give it, or start with --kubeconfig FILE alone"))

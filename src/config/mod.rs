@@ -7,6 +7,7 @@ mod error;
 mod files;
 mod flag_file;
 mod flags;
+mod inspect;
 mod kubeconfig;
 mod load;
 mod pki;
@@ -18,8 +19,16 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use by_kubeconfig::server_for_clients;
+pub(crate) use certificates::{client_name, verifies_client};
+pub(crate) use files::{read as read_file, write as write_file};
+pub(crate) use flag_file::values as flags_in;
+pub(crate) use kubeconfig::{Kubeconfig, Source, parse as parse_kubeconfig};
+pub(crate) use pki::{FILES as SERVING_FILES, serving as make_serving};
+
 pub use certificates::{Certificates, Pair, Roots, VerificationClock};
 pub use error::{ConfigError, Exit};
+pub use inspect::{Inspected, Inspection, inspect};
 pub use load::{Wanted, load};
 pub use pods::DummyInterface;
 pub use upstream::{Balance, ProxyConfig, ServerConfig, UpstreamConfig};

@@ -1,4 +1,4 @@
-//! The serving CA and certificate of `--kubeconfig` mode: made once, kept in the data directory, 0600.
+//! The serving CA and certificate of `--kubeconfig` mode and of `lite-apiserver setup`: made once, kept in one folder, 0600.
 
 use super::error::{ConfigError, Exit};
 use super::files;
@@ -11,28 +11,41 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 /// What was made, or found.
-pub(super) struct ServingFiles {
-    pub(super) ca: PathBuf,
-    pub(super) cert: PathBuf,
-    pub(super) key: PathBuf,
+pub(crate) struct ServingFiles {
+    pub(crate) ca: PathBuf,
+    pub(crate) cert: PathBuf,
+    pub(crate) key: PathBuf,
 }
 
-/// Sees to it that `folder` has a CA, and a certificate by it for `addresses` and the names that clients on a node use.
-pub(super) fn serving(folder: &Path, addresses: &[IpAddr]) -> Result<ServingFiles, ConfigError> {
-    const WHAT: &str = "--data-dir";
-    files::make_folder(WHAT, folder)?;
-    let at = |name: &str| folder.join(name);
-    let made = ServingFiles { ca: at("ca.crt"), cert: at("serving.crt"), key: at("serving.key") };
-    let (ca_key_file, names_file) = (at("ca.key"), at("serving.names"));
+impl ServingFiles {
+    fn at(folder: &Path) -> ServingFiles {
+        let at = |name: &str| folder.join(name);
+        ServingFiles { ca: at("ca.crt"), cert: at("serving.crt"), key: at("serving.key") }
+    }
+}
+
+/// Where in a data directory they are, or will be.
+pub(super) fn in_data_dir(data: &Path) -> ServingFiles {
+    ServingFiles::at(&data.join("pki"))
+}
+
+/// All files in `folder`: those of [`ServingFiles`], the CA's key, and what the certificate was made for.
+pub(crate) const FILES: [&str; 5] = ["ca.crt", "ca.key", "serving.crt", "serving.key", "serving.names"];
+
+/// Sees to it that `folder`, which `what` names, has a CA, and a certificate by it for `addresses` and the names that clients on a node use.
+pub(crate) fn serving(what: &str, folder: &Path, addresses: &[IpAddr]) -> Result<ServingFiles, ConfigError> {
+    files::make_folder(what, folder)?;
+    let made = ServingFiles::at(folder);
+    let (ca_key_file, names_file) = (folder.join("ca.key"), folder.join("serving.names"));
     let wrong = |e: rcgen::Error| {
-        ConfigError::new(Exit::Config, format!("{WHAT} {}: a certificate cannot be made: {e}", folder.display()))
+        ConfigError::new(Exit::Config, format!("{what} {}: a certificate cannot be made: {e}", folder.display()))
     };
 
     if !(made.ca.exists() && ca_key_file.exists()) {
         let key = KeyPair::generate().map_err(wrong)?;
         let certificate = ca_params().self_signed(&key).map_err(wrong)?;
-        files::write(WHAT, &ca_key_file, key.serialize_pem().as_bytes())?;
-        files::write(WHAT, &made.ca, certificate.pem().as_bytes())?;
+        files::write(what, &ca_key_file, key.serialize_pem().as_bytes())?;
+        files::write(what, &made.ca, certificate.pem().as_bytes())?;
         // What an earlier CA signed is of no use.
         let _ = fs::remove_file(&names_file);
     }
@@ -41,16 +54,16 @@ pub(super) fn serving(folder: &Path, addresses: &[IpAddr]) -> Result<ServingFile
     let current =
         fs::read_to_string(&names_file).is_ok_and(|held| held == wanted) && made.cert.exists() && made.key.exists();
     if !current {
-        let pem = String::from_utf8_lossy(&files::read(WHAT, &ca_key_file)?).into_owned();
+        let pem = String::from_utf8_lossy(&files::read(what, &ca_key_file)?).into_owned();
         let ca_key = KeyPair::from_pem(&pem).map_err(wrong)?;
         let params = ca_params();
         let issuer = Issuer::from_params(&params, ca_key);
         let key = KeyPair::generate().map_err(wrong)?;
         let certificate = serving_params(names).map_err(wrong)?.signed_by(&key, &issuer).map_err(wrong)?;
-        files::write(WHAT, &made.key, key.serialize_pem().as_bytes())?;
-        files::write(WHAT, &made.cert, certificate.pem().as_bytes())?;
+        files::write(what, &made.key, key.serialize_pem().as_bytes())?;
+        files::write(what, &made.cert, certificate.pem().as_bytes())?;
         // Last: where it is missing, certificate and key are made anew together.
-        files::write(WHAT, &names_file, wanted.as_bytes())?;
+        files::write(what, &names_file, wanted.as_bytes())?;
     }
     Ok(made)
 }

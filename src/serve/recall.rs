@@ -2,12 +2,12 @@
 
 use super::counters::Source;
 use super::find::{Finding, Found};
-use super::moment::{rfc3339, span};
 use super::rewrite::Outflow;
 use super::tell::{self, Told};
 use super::{Asked, Service, fields};
 use crate::decide::{self, Fits, Match, Refusal};
 use crate::front::{BodyLength, Exchange};
+use crate::moment::{rfc3339, span};
 use crate::record::{Encoding, Envelope, Sizes, Whereabouts};
 use crate::request::{ApiRequest, Class, Selection};
 use crate::store::{Collection, Document, ObjectRef, ViewKey};

@@ -1,10 +1,10 @@
 //! What we say when there is no answer: every refusal as one `metav1.Status`, in the client's own representation.
 
 use super::counters::Source;
-use super::moment::{rfc3339, span};
 use super::{Asked, Service};
 use crate::decide::Refusal;
 use crate::front::{BodyLength, Exchange};
+use crate::moment::{rfc3339, span};
 use crate::record::{Encoding, StatusBody};
 use crate::request::Class;
 use std::io::{self, Write};

@@ -28,6 +28,7 @@ mod drafts;
 mod file;
 #[cfg(feature = "fjall")]
 mod fjall;
+mod holder;
 mod index;
 mod memory;
 #[cfg(feature = "redb")]
@@ -50,6 +51,7 @@ pub use disk::{Disk, DiskFile, OsDisk};
 pub use file::{Checked, Condition, FileOptions, FileStore, verify};
 #[cfg(feature = "fjall")]
 pub use fjall::{look as look_into_fjall, open as open_fjall};
+pub use holder::holder;
 pub use memory::MemoryStore;
 #[cfg(feature = "redb")]
 pub use redb::{look as look_into_redb, open as open_redb};

@@ -262,7 +262,7 @@ impl Upstream {
         certificates: &Certificates,
         clock: VerificationClock,
     ) -> Result<Self, UpstreamError> {
-        Self::begin(config, certificates, clock, false)
+        Self::begin(config, shown(certificates), clock, false)
     }
 
     /// The same where the link was down when the process last ran: nobody waits to find that out again, and the first good
@@ -272,12 +272,22 @@ impl Upstream {
         certificates: &Certificates,
         clock: VerificationClock,
     ) -> Result<Self, UpstreamError> {
-        Self::begin(config, certificates, clock, true)
+        Self::begin(config, shown(certificates), clock, true)
+    }
+
+    /// The same to find out whether it can be reached: with these pairs and no other certificate.
+    pub fn to_try(
+        config: &UpstreamConfig,
+        roots: Option<Arc<Roots>>,
+        pairs: &BTreeMap<String, Arc<Pair>>,
+        clock: VerificationClock,
+    ) -> Result<Self, UpstreamError> {
+        Self::begin(config, (roots, pairs), clock, false)
     }
 
     fn begin(
         config: &UpstreamConfig,
-        certificates: &Certificates,
+        (roots, pairs): Shown<'_>,
         clock: VerificationClock,
         dark: bool,
     ) -> Result<Self, UpstreamError> {
@@ -305,7 +315,7 @@ impl Upstream {
             }));
         }
         let making = Making { insecure: config.insecure, clock, places };
-        let known = Arc::new(RwLock::new(Arc::new(making.known(certificates, None)?)));
+        let known = Arc::new(RwLock::new(Arc::new(making.known((roots, pairs), None)?)));
         for (place, (server, monitor)) in servers.iter().zip(link.monitors()).enumerate() {
             if dark {
                 monitor.report(link::Event::ConnectFailed, "not reached since the start");
@@ -322,7 +332,7 @@ impl Upstream {
     /// From now on these certificates are used, by all that begins: requests under way, watches among them, go on as they
     /// began. Idle connections that were made with others are not used again. On an error all is as before.
     pub fn replace(&self, certificates: &Certificates) -> Result<(), UpstreamError> {
-        let next = Arc::new(self.making.known(certificates, Some(&self.known()))?);
+        let next = Arc::new(self.making.known(shown(certificates), Some(&self.known()))?);
         *self.known.write().unwrap_or_else(PoisonError::into_inner) = next;
         Ok(())
     }
@@ -443,6 +453,13 @@ fn current(known: &RwLock<Arc<Known>>) -> Arc<Known> {
     Arc::clone(&known.read().unwrap_or_else(PoisonError::into_inner))
 }
 
+/// The CAs of the upstream's certificate, and the pairs that it may be shown.
+type Shown<'a> = (Option<Arc<Roots>>, &'a BTreeMap<String, Arc<Pair>>);
+
+fn shown(of: &Certificates) -> Shown<'_> {
+    (of.upstream_roots.clone(), &of.pairs)
+}
+
 /// What it takes to make identities.
 struct Making {
     insecure: bool,
@@ -453,8 +470,7 @@ struct Making {
 
 impl Making {
     /// An identity for each pair; those of `old` whose certificates are the same stay, with their connections.
-    fn known(&self, of: &Certificates, old: Option<&Known>) -> Result<Known, UpstreamError> {
-        let roots = of.upstream_roots.clone();
+    fn known(&self, (roots, pairs): Shown<'_>, old: Option<&Known>) -> Result<Known, UpstreamError> {
         let same = |a: &Option<Arc<Roots>>| match (a, &roots) {
             (Some(a), Some(b)) => Arc::ptr_eq(a, b),
             (a, b) => a.is_none() && b.is_none(),
@@ -475,7 +491,7 @@ impl Making {
         };
         let anonymous = identity(None, old.map(|old| &old.anonymous))?;
         let mut identities = BTreeMap::new();
-        for (name, pair) in &of.pairs {
+        for (name, pair) in pairs {
             let old = old.and_then(|old| old.identities.get(name));
             identities.insert(name.clone(), identity(Some(pair), old)?);
         }

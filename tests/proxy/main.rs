@@ -8,6 +8,7 @@ mod support;
 mod abuse;
 mod bounds;
 mod cache;
+mod check;
 mod collections;
 mod identity;
 mod kills;
@@ -23,6 +24,7 @@ mod protobuf;
 mod purge;
 mod rotation;
 mod servers;
+mod setup;
 #[cfg(feature = "as-root")]
 mod small_disk;
 mod streams;

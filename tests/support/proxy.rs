@@ -65,6 +65,19 @@ impl Proxy {
         proxy
     }
 
+    /// Starts `program` with these flags, and its ports.
+    pub fn start_with_flags(program: &[String], pki: Pki, flags: &[&str]) -> Proxy {
+        let mut proxy = Proxy::new(program, pki);
+        proxy.add_flags(flags);
+        proxy.boot();
+        proxy
+    }
+
+    /// What it was started with.
+    pub fn flags(&self) -> &[String] {
+        &self.flags
+    }
+
     fn new(program: &[String], pki: Pki) -> Proxy {
         let (port, admin) = (free_port(), free_port());
         let flags = vec![format!("--port={port}"), format!("--admin-address=127.0.0.1:{admin}")];

@@ -223,7 +223,7 @@ impl Upstream {
         script: impl Fn(&Received, &mut Wire) -> io::Result<()> + Send + Sync + 'static,
     ) -> Upstream {
         let shared = Arc::new(Shared {
-            tls: Mutex::new(Arc::new(tls(pki))),
+            tls: Mutex::new(Arc::new(tls(pki, pki))),
             script: Box::new(script),
             received: Mutex::default(),
             sockets: Mutex::default(),
@@ -248,7 +248,12 @@ impl Upstream {
 
     /// From now on it shows a certificate of this CA, and takes clients that have one of it; connections stay.
     pub fn belong_to(&self, pki: &Pki) {
-        *self.shared.tls.lock().expect("tls") = Arc::new(tls(pki));
+        self.take_clients_of(pki, pki);
+    }
+
+    /// The same where clients have certificates of another CA than servers.
+    pub fn take_clients_of(&self, clients: &Pki, pki: &Pki) {
+        *self.shared.tls.lock().expect("tls") = Arc::new(tls(pki, clients));
     }
 
     /// Connections that are open now.
@@ -338,12 +343,12 @@ fn serve(socket: TcpStream, shared: &Shared) -> io::Result<()> {
     Ok(())
 }
 
-fn tls(pki: &Pki) -> ServerConfig {
+fn tls(pki: &Pki, clients: &Pki) -> ServerConfig {
     let pair = pki.pair("upstream");
     let chain: Vec<_> = CertificateDer::pem_file_iter(&pair.cert).expect("PEM").map(|c| c.expect("PEM")).collect();
     let key = PrivateKeyDer::from_pem_file(&pair.key).expect("PEM");
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(pki.ca()).expect("PEM")).expect("a CA");
+    roots.add(CertificateDer::from_pem_file(clients.ca()).expect("PEM")).expect("a CA");
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
         .allow_unauthenticated()

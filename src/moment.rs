@@ -1,9 +1,9 @@
-//! Moments as people and Kubernetes write them.
+//! Moments and spans as people, HTTP and Kubernetes write them. Pure.
 
 use std::time::{Duration, SystemTime};
 
 /// RFC 3339 in UTC, to the second: `2026-11-24T14:05:15Z`. A time before 1970 is shown as 1970.
-pub(super) fn rfc3339(t: SystemTime) -> String {
+pub(crate) fn rfc3339(t: SystemTime) -> String {
     let seconds = t.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
     let (days, rest) = (seconds / 86_400, seconds % 86_400);
     // Days to a civil date, by counting in eras of 400 years that begin on 1 March (146,097 days each).
@@ -20,7 +20,7 @@ pub(super) fn rfc3339(t: SystemTime) -> String {
 
 /// The moment that a `Date` field names, in the one form in which it may be sent (RFC 9110 section 5.6.7):
 /// `Sun, 06 Nov 1994 08:49:37 GMT`.
-pub(super) fn http_date(text: &str) -> Option<SystemTime> {
+pub(crate) fn http_date(text: &str) -> Option<SystemTime> {
     const MONTHS: [&str; 12] = ["Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec", "Jan", "Feb"];
     let (_, rest) = text.split_once(", ")?;
     let mut parts = rest.split(' ');
@@ -41,7 +41,7 @@ pub(super) fn http_date(text: &str) -> Option<SystemTime> {
 }
 
 /// A span as `kubectl get` shows ages: `45s`, `12m`, `3h20m`, `9d`.
-pub(super) fn span(d: Duration) -> String {
+pub(crate) fn span(d: Duration) -> String {
     let s = d.as_secs();
     match s {
         0..120 => format!("{s}s"),
