@@ -113,6 +113,10 @@ fn passes(scene: &mut Scene, wish: &Wish, moment: usize, kind: Kind, below: &mut
     }
     scene.edge.heal();
     scene.settled();
+    if kind == Kind::TokenEnds {
+        scene.say("the cable is mended; the kubelet is to fetch another token");
+        told &= client::asks(scene, "red", Duration::from_secs(200)).is_some();
+    }
     if kind == Kind::Renews {
         let renewed = |s: &Scene| ![&before, &client_certificate(&old_name(moment))].contains(&&s.edge.certificate());
         scene.wait("the kubelet has its new certificate", 120, renewed);

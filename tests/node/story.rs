@@ -201,9 +201,9 @@ fn ask(scene: &Scene) {
 /// The controller holds what it should: what was recorded, or what happened meanwhile. (It may have had to try again.)
 fn control(scene: &Scene, widgets: &str) {
     let told = |s: &Scene| s.answers().into_iter().find(|(name, _)| name.starts_with("control-")).map(|(_, told)| told);
-    scene.wait("the controller holds it", 20, |s| told(s).is_some_and(|told| told["WIDGETS"] == widgets));
+    scene.wait("the controller holds it", 20, |s| told(s).is_some_and(|told| told["HOLDS"] == widgets));
     let told = told(scene).unwrap_or_default();
-    println!("the controller holds: {}; lists: {}; errors: {}", told["WIDGETS"], told["LISTS"], told["WRONG"]);
+    println!("the controller holds: {}; lists: {}; errors: {}", told["HOLDS"], told["LISTS"], told["WRONG"]);
 }
 
 /// kube-proxy chooses a pod at random: one answer proves little.
