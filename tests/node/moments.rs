@@ -55,7 +55,8 @@ pub fn tell(wish: &Wish, moments: usize) -> bool {
     }
     let of = |kind: Kind| kinds.iter().filter(|k| **k == kind).count();
     println!(
-        "{moments} moments ({} in a roll-out, {} after Ready, {} in a renewal, {} before a token's end), {lost} in which something was lost",
+        "{moments} moments ({} in a roll-out, {} after Ready, {} in a renewal, {} before a token's end), {lost} in which \
+         something was lost",
         of(Kind::RollsOut),
         of(Kind::BecameReady),
         of(Kind::Renews),
