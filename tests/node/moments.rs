@@ -92,12 +92,7 @@ fn passes(scene: &mut Scene, wish: &Wish, moment: usize, kind: Kind, below: &mut
     let left = client::token_left(scene).map_or_else(String::new, |left| format!(", {left} s before a token's end"));
     scene.edge.power_off();
     let up = scene.edge.boot();
-    let mut missing = expected.clone();
-    while !missing.is_empty() && up.elapsed() < PATIENCE {
-        let answers = scene.answers();
-        missing.retain(|name| !answers.contains_key(name));
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    let missing = missing(scene, &expected, up + PATIENCE);
     let took = up.elapsed().as_secs_f32();
     scene.say(&format!(
         "moment {moment}: {what}, off {} ms after the cut{left}: {} of {} came back, {took:.1} s",
@@ -128,6 +123,17 @@ fn passes(scene: &mut Scene, wish: &Wish, moment: usize, kind: Kind, below: &mut
         scene.say("the kubelet has its new certificate");
     }
     missing.is_empty() && told
+}
+
+/// Those of `expected` that do not answer until then.
+fn missing(scene: &Scene, expected: &[String], until: Instant) -> Vec<String> {
+    let mut missing = expected.to_vec();
+    while !missing.is_empty() && Instant::now() < until {
+        let answers = scene.answers();
+        missing.retain(|name| !answers.contains_key(name));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    missing
 }
 
 /// The Deployment rolls out; so many milliseconds later.
