@@ -29,6 +29,7 @@ mod reflector;
 mod refusals;
 mod scene;
 mod servers;
+mod serving;
 mod tunnels;
 
 use cable::Cable;

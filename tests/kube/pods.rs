@@ -7,15 +7,14 @@ use crate::cable::{Cable, Relay};
 use crate::control_plane::ControlPlane;
 use crate::kubectl::Kubectl;
 use crate::scene;
+use crate::serving::signed_by_the_cluster;
 use crate::support::client::{Client, Reply, tls_of};
 use crate::support::pki::Pki;
 use crate::support::proxy::{NODE, Proxy};
 use crate::support::{TempDir, eventually};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use rustls::pki_types::ServerName;
 use serde_json::Value;
-use std::process::Command;
+use std::path::Path;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_lite-apiserver");
 const SLICE: &str = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes";
@@ -23,26 +22,6 @@ const PROTOBUF: &str = "Accept: application/vnd.kubernetes.protobuf";
 
 /// Where pods would be led; nothing is there.
 const THERE: &str = "192.0.2.51:51003";
-
-/// Has the cluster sign what `lite-apiserver cert` asks for, in the words that it prints.
-fn signed_by_the_cluster(direct: &Kubectl, folder: &TempDir) {
-    let at = |name: &str| folder.path().join(name);
-    let clusters = direct.must("get service kubernetes -o jsonpath={.spec.clusterIP}");
-    let said = Command::new(PROGRAM)
-        .args(["cert", "--service-ip", &clusters, "--node-name", "edge1", "--output"])
-        .arg(folder.path())
-        .output()
-        .expect("the program starts");
-    let text = String::from_utf8_lossy(&said.stdout).into_owned();
-    assert!(said.status.success(), "{said:?}");
-    let line = |verb: &str| text.lines().find_map(|l| l.trim().strip_prefix(verb)).expect("the step").to_owned();
-    direct.must(&format!("create {}", line("kubectl create ")));
-    direct.must(&format!("certificate {}", line("kubectl certificate ")));
-    let get = "get csr lite-apiserver-edge1 -o jsonpath={.status.certificate}";
-    eventually("it is signed", || !direct.must(get).is_empty());
-    let pem = STANDARD.decode(direct.must(get)).expect("base64");
-    std::fs::write(at("lite-apiserver.crt"), pem).expect("written");
-}
 
 /// An answer to a pod, which knows the API by the clusterIP and by a name.
 fn pod(proxy: &Proxy, root: &str, token: &str, name: &str, path: &str) -> Reply {
@@ -61,7 +40,7 @@ fn pods_are_led_here_and_trust_who_answers() {
     let control_plane = ControlPlane::start(&kube, &pki);
     let relay = Relay::start(control_plane.port());
     let direct = Kubectl::new(&kube, control_plane.admin());
-    signed_by_the_cluster(&direct, &folder);
+    let serving = signed_by_the_cluster(Path::new(PROGRAM), &direct, folder.path(), &[]);
     direct.must("create configmap prices --from-literal=tea=2");
     direct.must("create role reader --verb=get,list,watch --resource=configmaps,endpointslices.discovery.k8s.io");
     direct.must("create rolebinding reader --role=reader --serviceaccount=default:default");
@@ -69,10 +48,9 @@ fn pods_are_led_here_and_trust_who_answers() {
     eventually("the CA is published", || direct.run("get configmap kube-root-ca.crt").code == 0);
     let root = direct.must(r"get configmap kube-root-ca.crt -o jsonpath={.data.ca\.crt}");
     let token = direct.must("create token default").trim().to_owned();
-    let file = |name: &str| folder.path().join(name).display().to_string();
     let flags = [
-        format!("--tls-cert-file={}", file("lite-apiserver.crt")),
-        format!("--tls-private-key-file={}", file("lite-apiserver.key")),
+        format!("--tls-cert-file={}", serving.cert.display()),
+        format!("--tls-private-key-file={}", serving.key.display()),
         "--address=127.0.0.1,127.0.0.2".to_owned(),
         format!("--rewrite-kubernetes-service={THERE}"),
     ];

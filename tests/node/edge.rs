@@ -1,12 +1,12 @@
 //! The node: a machine of namespaces that can be booted, and whose power can be taken. It runs containerd, lite-apiserver,
-//! kubelet and kube-proxy; the latter two know no other kube-apiserver than lite-apiserver at 127.0.0.1:51003. Its disk, a
-//! folder, outlasts the power. The power goes by SIGKILL to every process at once: what was written stays, as on a disk
+//! kubelet and kube-proxy; the latter two know no other kube-apiserver than lite-apiserver at 127.0.0.1:51003, and pods are
+//! led to it. Its disk, a folder, outlasts the power. The power goes by SIGKILL to every process at once: what was written stays, as on a disk
 //! that is done with it.
 
 use crate::control_plane::{ADMIN, write_kubeconfig};
 use crate::machine::{child_of, remove_cgroups, run};
-use crate::parts;
-use crate::support::pki::Pki;
+use crate::support::pki::{Pair, Pki};
+use crate::{parts, settings};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -17,8 +17,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// The node's name, and its address: of a documentation network (RFC 5737), as the cloud's is.
+/// The node's name, its kubelet's, and that one's group.
 pub const NAME: &str = "edge1";
+pub const KUBELET: &str = "system:node:edge1";
+pub const NODES: &str = "system:nodes";
+
+/// The cloud's address, and the node's: of a documentation network (RFC 5737).
 pub const CLOUD: &str = "198.51.100.1";
 const EDGE: &str = "198.51.100.2";
 
@@ -27,7 +31,13 @@ pub const SERVICE: &str = "10.96.0.50";
 
 const PROXY: &str = "https://127.0.0.1:51003";
 const ADMIN_PORT: u16 = 51004;
-const SOCKET: &str = "/run/containerd/containerd.sock";
+/// Where pods find lite-apiserver.
+pub const FOR_PODS: &str = "169.254.20.51";
+/// Where the kubelet keeps its client certificates, and the one in use with its key.
+pub const CERTIFICATES: &str = "/var/lib/kubelet/pki";
+const CURRENT: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
+
+pub const SOCKET: &str = "/run/containerd/containerd.sock";
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// How lite-apiserver runs.
@@ -45,6 +55,8 @@ pub struct Setup<'a> {
     pub lite: &'a Path,
     pub port: u16,
     pub pki: &'a Pki,
+    /// What lite-apiserver serves with.
+    pub serving: &'a Pair,
     pub lite_as: As,
     pub watch_list: bool,
 }
@@ -78,15 +90,16 @@ impl Edge {
         let (pki, folder) = (setup.pki, folder.to_owned());
         let file = |name: &str| folder.join(name);
         fs::create_dir_all(&folder).expect("a folder");
-        let user = format!("system:node:{NAME}");
-        let pairs = [(&user[..], Some("system:nodes")), ("system:kube-proxy", None), (ADMIN, Some("system:masters"))];
-        let pairs = pairs.map(|(cn, group)| pki.member(cn, group));
+        let pairs = [(KUBELET, Some(NODES)), ("system:kube-proxy", None), (ADMIN, Some("system:masters"))];
+        let mut pairs = pairs.map(|(cn, group)| pki.member(cn, group));
+        let first = pairs[0].texts();
+        pairs[0] = Pair { cert: CURRENT.into(), key: CURRENT.into() };
         for (name, pair) in ["kubelet", "kube-proxy", "kubectl"].iter().zip(&pairs) {
             write_kubeconfig(&file(&format!("{name}.kubeconfig")), PROXY, &pki.ca(), pair);
         }
         let listed: Vec<_> = pairs.iter().map(|p| json!({"cert": p.cert, "key": p.key})).collect();
         fs::write(file("pairs.json"), json!(listed).to_string()).expect("written");
-        let (serving, kubelet) = (pki.pair("lite-apiserver"), pki.pair("kubelet-serving"));
+        let (serving, kubelet) = (setup.serving, pki.pair("kubelet-serving"));
         let flags = [
             ("ca-file", shown(&pki.ca())),
             ("tls-cert-file", shown(&serving.cert)),
@@ -97,23 +110,27 @@ impl Edge {
             ("tls-config-file", shown(&file("pairs.json"))),
             ("file-cache-path", shown(&file("lite-cache"))),
             ("heal-endpoints", "true".to_owned()),
+            ("dummy-interface", format!("{}={FOR_PODS}", interface_for_pods())),
+            ("rewrite-kubernetes-service", "true".to_owned()),
         ];
         let flags: Vec<String> = flags.iter().map(|(flag, value)| format!("--{flag}={value}")).collect();
-        write(&file("containerd.toml"), &containerd());
-        write(&file("etc/cni/net.d/10-bridge.conflist"), &cni());
+        write(&file("containerd.toml"), &settings::containerd());
+        write(&file("etc/cni/net.d/10-bridge.conflist"), &settings::cni());
         write(&file("resolv.conf"), "nameserver 10.96.0.10\n");
-        write(&file("kubelet.yaml"), &kubelet_config(&pki.ca(), &kubelet.cert, &kubelet.key, &file("resolv.conf")));
-        write(&file("kube-proxy.yaml"), &kube_proxy_config(&file("kube-proxy.kubeconfig")));
+        let kubelet = settings::kubelet_config(&pki.ca(), &kubelet.cert, &kubelet.key, &file("resolv.conf"));
+        write(&file("kubelet.yaml"), &kubelet);
+        write(&file("kube-proxy.yaml"), &settings::kube_proxy_config(&file("kube-proxy.kubeconfig")));
         let manifests = file("etc/kubernetes/manifests");
         write(&manifests.join("static.yaml"), include_str!("manifests/static.yaml"));
         let mut images = parts::images(&folder);
         if setup.lite_as == As::Pod {
             images.push(parts::dynamic_image(&folder, "lite-apiserver", setup.lite));
-            write(&manifests.join("lite-apiserver.yaml"), &lite_pod(&flags, &folder, &pki.ca()));
+            write(&manifests.join("lite-apiserver.yaml"), &settings::lite_pod(&flags, &folder, &pki.ca()));
         }
         let (kube, lite) = (setup.kube.to_owned(), setup.lite.to_owned());
         let (lite_as, watch_list) = (setup.lite_as, setup.watch_list);
         let mut own = Edge { kube, lite, flags, folder, lite_as, watch_list, power: None };
+        own.give_certificate("first", &first);
         // A first boot, for the images: what a factory does.
         own.power_on();
         own.start_containerd();
@@ -157,6 +174,31 @@ impl Edge {
             self.start(name, "sh", &[&again, arguments].concat());
         }
         up
+    }
+
+    /// Lays a client certificate and its key where the kubelet has its own, as the kubelet does
+    /// (`certificate_store.go`): a file that a link leads to.
+    pub fn give_certificate(&self, name: &str, (certificate, key): &(String, String)) {
+        let folder = self.folder.join("kubelet/pki");
+        let path = client_certificate(name);
+        write(&folder.join(path.file_name().expect("a name")), &format!("{certificate}{key}"));
+        let (link, current) = (folder.join("link"), folder.join("kubelet-client-current.pem"));
+        std::os::unix::fs::symlink(path, &link).expect("a link");
+        fs::rename(link, current).expect("renamed");
+    }
+
+    /// Which file has the kubelet's client certificate.
+    pub fn certificate(&self) -> PathBuf {
+        fs::read_link(self.folder.join("kubelet/pki/kubelet-client-current.pem")).expect("a link")
+    }
+
+    /// Kills the kubelet, which is started again.
+    pub fn restart_kubelet(&self) {
+        let service = self.power.as_ref().expect("power").services["kubelet"].id();
+        // nsenter, the shell, the kubelet.
+        let kubelet =
+            child_of(service).and_then(child_of).and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed()));
+        let _ = rustix::process::kill_process(kubelet.expect("a kubelet"), rustix::process::Signal::KILL);
     }
 
     fn power_on(&mut self) {
@@ -316,11 +358,7 @@ impl Edge {
                 asked.into_iter().filter_map(|t| t.join().expect("asked")).collect::<Vec<_>>()
             })
         });
-        let fields = |text: String| -> Told {
-            let lines = text.lines().filter_map(|l| l.split_once('='));
-            lines.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
-        };
-        told.into_iter().map(fields).filter_map(|told| Some((told.get("POD_NAME")?.clone(), told))).collect()
+        told.iter().map(|text| fields(text)).filter_map(|told| Some((told.get("POD_NAME")?.clone(), told))).collect()
     }
 
     /// A page of lite-apiserver's admin endpoint.
@@ -394,6 +432,12 @@ fn ask(address: SocketAddr, path: &str) -> Option<String> {
     head.contains(" 200 ").then(|| body.to_owned())
 }
 
+/// The values of lines `name=value`.
+pub fn fields(text: &str) -> Told {
+    let lines = text.lines().filter_map(|l| l.split_once('='));
+    lines.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
 /// The process that runs this program of an image.
 fn process_of(program: &str) -> Option<u32> {
     let entries = fs::read_dir("/proc").expect("/proc").flatten();
@@ -404,6 +448,21 @@ fn process_of(program: &str) -> Option<u32> {
     })
 }
 
+/// Where the kubelet keeps the client certificate of this name.
+pub fn client_certificate(name: &str) -> PathBuf {
+    Path::new(CERTIFICATES).join(format!("kubelet-client-{name}.pem"))
+}
+
+/// An interface for the address at which pods find lite-apiserver: of its own where this kernel has such, else loopback's.
+fn interface_for_pods() -> &'static str {
+    let ip = |arguments: &[&str]| Command::new("ip").args(arguments).stderr(Stdio::null()).status();
+    let made = ip(&["link", "add", "probe", "type", "dummy"]).is_ok_and(|s| s.success());
+    if made {
+        run("ip", &["link", "del", "probe"]);
+    }
+    if made { "lite0" } else { "lo" }
+}
+
 fn shown(path: &Path) -> String {
     path.display().to_string()
 }
@@ -411,86 +470,4 @@ fn shown(path: &Path) -> String {
 fn write(path: &Path, text: &str) {
     fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
     fs::write(path, text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-}
-
-fn containerd() -> String {
-    format!(
-        r#"version = 2
-root = "/var/lib/containerd"
-state = "/run/containerd"
-[grpc]
-  address = "{SOCKET}"
-[plugins."io.containerd.grpc.v1.cri"]
-  sandbox_image = "localhost/pause:1"
-  restrict_oom_score_adj = true
-  [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "/usr/lib/cni"
-    conf_dir = "/etc/cni/net.d"
-  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
-    runtime_type = "io.containerd.runc.v2"
-"#
-    )
-}
-
-fn cni() -> String {
-    let ipam =
-        json!({"type": "host-local", "ranges": [[{"subnet": "10.244.1.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}]});
-    let bridge = json!({
-        "type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": true, "hairpinMode": true, "ipam": ipam,
-    });
-    json!({"cniVersion": "0.4.0", "name": "lite", "plugins": [bridge]}).to_string()
-}
-
-fn kubelet_config(ca: &Path, certificate: &Path, key: &Path, resolver: &Path) -> String {
-    json!({
-        "apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
-        "authentication": {"anonymous": {"enabled": false}, "webhook": {"enabled": true}, "x509": {"clientCAFile": ca}},
-        "authorization": {"mode": "Webhook"},
-        "cgroupDriver": "cgroupfs", "failCgroupV1": false, "failSwapOn": false,
-        "containerRuntimeEndpoint": format!("unix://{SOCKET}"),
-        "clusterDNS": ["10.96.0.10"], "clusterDomain": "cluster.local", "resolvConf": resolver,
-        "staticPodPath": "/etc/kubernetes/manifests",
-        "tlsCertFile": certificate, "tlsPrivateKeyFile": key,
-        // The disk is the machine's: how full it is, is no matter of the node's.
-        "evictionHard": {"nodefs.available": "1%", "imagefs.available": "1%", "memory.available": "50Mi"},
-        "imageGCHighThresholdPercent": 100,
-    })
-    .to_string()
-}
-
-fn kube_proxy_config(kubeconfig: &Path) -> String {
-    json!({
-        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration",
-        "mode": "iptables", "clusterCIDR": "10.244.0.0/16", "hostnameOverride": NAME,
-        "clientConnection": {"kubeconfig": kubeconfig},
-        // What would be set for the whole machine.
-        "conntrack": {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
-    })
-    .to_string()
-}
-
-/// lite-apiserver as a static pod: its files are where they are on the node.
-fn lite_pod(flags: &[String], folder: &Path, ca: &Path) -> String {
-    let pki = ca.parent().expect("a folder");
-    let volumes = json!([
-        {"name": "node", "hostPath": {"path": folder}},
-        {"name": "pki", "hostPath": {"path": pki}},
-    ]);
-    let mounts = json!([
-        {"name": "node", "mountPath": folder},
-        {"name": "pki", "mountPath": pki, "readOnly": true},
-    ]);
-    json!({
-        "apiVersion": "v1", "kind": "Pod",
-        "metadata": {"name": "lite-apiserver", "namespace": "kube-system"},
-        "spec": {
-            "hostNetwork": true, "priorityClassName": "system-node-critical",
-            "containers": [{
-                "name": "lite-apiserver", "image": "localhost/lite-apiserver:1", "imagePullPolicy": "IfNotPresent",
-                "args": flags, "volumeMounts": mounts,
-            }],
-            "volumes": volumes,
-        },
-    })
-    .to_string()
 }

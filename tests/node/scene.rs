@@ -3,9 +3,10 @@
 use crate::Wish;
 use crate::bed::Program;
 use crate::control_plane::ControlPlane;
-use crate::edge::{CLOUD, Edge, NAME, Setup, Told};
+use crate::edge::{CLOUD, Edge, FOR_PODS, NAME, Setup, Told};
 use crate::kubectl::{Kubectl, Said};
 use crate::machine::run;
+use crate::serving::signed_by_the_cluster;
 use crate::support::TempDir;
 use crate::support::pki::Pki;
 use serde_json::Value;
@@ -21,6 +22,7 @@ pub struct Scene {
     person: Kubectl,
     /// When the scene began.
     begun: Instant,
+    pub pki: Pki,
     _control_plane: ControlPlane,
     _folder: TempDir,
 }
@@ -50,17 +52,20 @@ impl Scene {
         run("ip", &["addr", "replace", &format!("{CLOUD}/32"), "dev", "lo"]);
         let environment: &[_] = if wish.watch_list { &[("KUBE_FEATURE_WatchListClient", "true")] } else { &[] };
         let control_plane = ControlPlane::start_whole(&kube, &pki, CLOUD, environment);
+        let cloud = Kubectl::new(&kube, control_plane.admin());
+        let serving = signed_by_the_cluster(&wish.lite, &cloud, &folder.path().join("pki"), &[FOR_PODS]);
         let setup = Setup {
             kube: &kube,
             lite: &wish.lite,
             port: control_plane.port(),
             pki: &pki,
+            serving: &serving,
             lite_as: wish.lite_as,
             watch_list: wish.watch_list,
         };
         let edge = Edge::install(&folder.path().join("node"), &setup);
-        let (cloud, person) = (Kubectl::new(&kube, control_plane.admin()), Kubectl::new(&kube, edge.kubeconfig()));
-        let mut own = Scene { edge, cloud, person, begun, _control_plane: control_plane, _folder: folder };
+        let person = Kubectl::new(&kube, edge.kubeconfig());
+        let mut own = Scene { edge, cloud, person, begun, pki, _control_plane: control_plane, _folder: folder };
         own.say("the control plane is up, the node is installed");
         own.edge.boot();
         own.wait("the node is known", 60, |s| s.cloud.run(&format!("get node {NAME}")).code == 0);
@@ -90,6 +95,7 @@ impl Scene {
     /// Waits until what is deployed is ready, and the static pod is known.
     pub fn settled(&self) {
         self.cloud_waits("rollout status deployment lite-demo");
+        self.cloud_waits("rollout status deployment client");
         self.cloud_waits("rollout status daemonset host");
         self.cloud_waits("rollout status daemonset control");
         self.cloud_waits(&format!("wait --for=condition=Ready pod/static-{NAME}"));

@@ -1,10 +1,15 @@
 //! The demonstration's six steps, told as they happen, and the table of what was seen.
 
 use crate::Wish;
-use crate::edge::{NAME, SERVICE};
+use crate::client;
+use crate::edge::{NAME, SERVICE, Told};
 use crate::kubectl::errors;
-use crate::scene::{Count, Scene};
+use crate::scene::{Count, Known, Scene};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
+
+/// How long a pod is given to be answered as it must be.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What was seen in one run.
 struct Seen {
@@ -16,6 +21,10 @@ struct Seen {
     boot: Option<Duration>,
     /// The Service's address after the boot, while cut; and healed.
     service: [bool; 2],
+    /// What a pod asked of the API was answered, and its watch held: before, cut, after the boot, healed.
+    api: [bool; 4],
+    /// The same, and all else, after another boot at the end of a long outage.
+    outlasted: bool,
     /// Resident, and of it its own; bytes.
     memory: (u64, u64),
     watches: u64,
@@ -37,7 +46,8 @@ pub fn tell(wish: &Wish) -> bool {
     table(&seen);
     seen.iter().all(|s| {
         let counts = [s.cut, s.dark, s.healed];
-        s.before.demo == wish.pods && counts.iter().all(|c| *c == s.before) && s.recreated == 0 && s.restarted == 0
+        let same = counts.iter().all(|c| *c == s.before) && s.recreated == 0 && s.restarted == 0;
+        s.before.demo == wish.pods && same && s.api == [true; 4] && s.outlasted
     })
 }
 
@@ -46,6 +56,7 @@ fn once(wish: &Wish) -> Seen {
     scene.deploy(wish.pods);
     ask(&scene);
     control(&scene, "drawer closed");
+    let api_before = hears_of_changes(&scene);
     let before = scene.answers();
     let known = scene.known();
     // What a person has looked at while the link was up can be looked at again.
@@ -56,11 +67,13 @@ fn once(wish: &Wish) -> Seen {
     std::thread::sleep(Duration::from_secs(2));
 
     scene.edge.cut();
+    let begun = Instant::now();
     scene.say("THE CABLE IS CUT");
     scene.wait("lite-apiserver finds out", 30, |s| s.edge.metric("lite_apiserver_link_up") == 0);
     scene.say("lite-apiserver has found out");
     ask(&scene);
     person(&scene);
+    let api_cut = client::asks(&scene, "yellow", PATIENCE).is_some();
     let cut = scene.answers();
 
     scene.edge.power_off();
@@ -80,6 +93,8 @@ fn once(wish: &Wish) -> Seen {
     person(&scene);
     let dark = scene.answers();
     control(&scene, "drawer closed");
+    let api_dark = client::asks(&scene, "yellow", PATIENCE).is_some();
+    paint_news(&scene, "blue");
     scene.cloud.must("patch widget drawer --type=merge -p {\"spec\":{\"drawer\":\"open\"}}");
     let service_in_the_dark = service_answers(&scene);
     scene.wait("the cluster calls the node lost", 90, |s| {
@@ -88,14 +103,19 @@ fn once(wish: &Wish) -> Seen {
     });
     scene.say("the cluster calls the node lost");
     std::thread::sleep(Duration::from_secs(5));
+    let outlasted = wish.dark.is_zero() || outlasts(&mut scene, wish, begun, &before);
 
     scene.edge.heal();
     scene.say("THE CABLE IS MENDED");
     scene.cloud_waits(&format!("wait --for=condition=Ready node/{NAME}"));
     scene.settled();
-    // Whatever the controllers may think better of.
-    std::thread::sleep(Duration::from_secs(10));
+    let settled = Instant::now();
     scene.say("the node is Ready, and what is deployed is");
+    // A token that has expired meanwhile is renewed by the kubelet when it next looks after the pod.
+    let patience = if wish.dark.is_zero() { PATIENCE } else { Duration::from_secs(200) };
+    let api_healed = client::asks(&scene, "blue", patience).is_some();
+    // Whatever the controllers may think better of.
+    std::thread::sleep(Duration::from_secs(10).saturating_sub(settled.elapsed()));
     ask(&scene);
     control(&scene, "drawer open");
     let (healed, known_after) = (scene.answers(), scene.known());
@@ -117,7 +137,7 @@ fn once(wish: &Wish) -> Seen {
         online.unwrap_or_default().as_secs_f32()
     ));
     std::thread::sleep(Duration::from_secs(3));
-    let restarts = |known: &std::collections::BTreeMap<String, crate::scene::Known>| -> u64 {
+    let restarts = |known: &BTreeMap<String, Known>| -> u64 {
         known.iter().filter(|(name, _)| before.contains_key(*name)).map(|(_, k)| k.restarts).sum()
     };
     let known_online = scene.known();
@@ -131,12 +151,43 @@ fn once(wish: &Wish) -> Seen {
         healed: count(&healed),
         boot,
         service: [service_in_the_dark, service_healed],
+        api: [api_before, api_cut, api_dark, api_healed],
+        outlasted,
         memory,
         watches,
         recreated,
         restarted,
         counted,
     }
+}
+
+/// The outage lasts, and the power goes once more at its end: whether all is there again, and a pod is still told what it
+/// read.
+fn outlasts(scene: &mut Scene, wish: &Wish, begun: Instant, before: &BTreeMap<String, Told>) -> bool {
+    std::thread::sleep(wish.dark.saturating_sub(begun.elapsed()));
+    scene.say(&format!("the cable has been cut for {} s", begun.elapsed().as_secs()));
+    let still = client::asks(scene, "yellow", PATIENCE).is_some();
+    scene.edge.power_off();
+    scene.say("THE NODE'S POWER IS OFF, ONCE MORE");
+    let up = scene.edge.boot();
+    let took = await_answers(scene, up, wish.pods, before.len()).map_or(f32::NAN, |t| t.as_secs_f32());
+    let answers = Count::of(&scene.answers());
+    scene.say(&format!("{answers} answer, lite-demo {took:.1} s after containerd"));
+    control(scene, "drawer closed");
+    let again = client::asks(scene, "yellow", PATIENCE).is_some();
+    still && again && answers == Count::of(before)
+}
+
+/// A pod's watch brings what changes, without another list.
+fn hears_of_changes(scene: &Scene) -> bool {
+    let first = client::asks(scene, "red", PATIENCE);
+    paint_news(scene, "yellow");
+    let lists = client::asks(scene, "yellow", PATIENCE);
+    lists.is_some() && lists == first
+}
+
+fn paint_news(scene: &Scene, colour: &str) {
+    scene.cloud.must(&format!("patch configmap news -p {{\"data\":{{\"colour\":\"{colour}\"}}}}"));
 }
 
 /// A person asks one pod of lite-demo, and the Service.
@@ -155,9 +206,9 @@ fn ask(scene: &Scene) {
 /// The controller holds what it should: what was recorded, or what happened meanwhile. (It may have had to try again.)
 fn control(scene: &Scene, widgets: &str) {
     let told = |s: &Scene| s.answers().into_iter().find(|(name, _)| name.starts_with("control-")).map(|(_, told)| told);
-    scene.wait("the controller holds it", 20, |s| told(s).is_some_and(|told| told["WIDGETS"] == widgets));
+    scene.wait("the controller holds it", 20, |s| told(s).is_some_and(|told| told["HOLDS"] == widgets));
     let told = told(scene).unwrap_or_default();
-    println!("the controller holds: {}; lists: {}; errors: {}", told["WIDGETS"], told["LISTS"], told["WRONG"]);
+    println!("the controller holds: {}; lists: {}; errors: {}", told["HOLDS"], told["LISTS"], told["WRONG"]);
 }
 
 /// kube-proxy chooses a pod at random: one answer proves little.
@@ -205,15 +256,15 @@ fn await_answers(scene: &Scene, up: Instant, demo: usize, all: usize) -> Option<
 fn table(seen: &[Seen]) {
     println!("\n(n+m: n pods of lite-demo and m others answer. Memory: resident, and of it private.)");
     println!(
-        "| run | before | cut | booted while cut | healed | from boot to all answering | Service in the dark, healed | recreated | restarted at healing | restarts counted, and of a boot uncut | memory | watches |"
+        "| run | before | cut | booted while cut | healed | from boot to all answering | Service in the dark, healed | a pod's list and watch: before, cut, booted, healed | recreated | restarted at healing | restarts counted, and of a boot uncut | memory | watches |"
     );
-    println!("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |");
+    println!("|{}", " --- |".repeat(13));
     let mega = |bytes: u64| format!("{}.{} MB", bytes / 1_000_000, bytes / 100_000 % 10);
     for (i, s) in seen.iter().enumerate() {
         let boot = s.boot.map_or("never".to_owned(), |b| format!("{:.1} s", b.as_secs_f32()));
         let yes = |so: bool| if so { "yes" } else { "no" };
         println!(
-            "| {} | {} | {} | {} | {} | {boot} | {}, {} | {} | {} | {}, {} | {}, {} | {} |",
+            "| {} | {} | {} | {} | {} | {boot} | {}, {} | {} | {} | {} | {}, {} | {}, {} | {} |",
             i + 1,
             s.before,
             s.cut,
@@ -221,6 +272,7 @@ fn table(seen: &[Seen]) {
             s.healed,
             yes(s.service[0]),
             yes(s.service[1]),
+            s.api.map(yes).join(", "),
             s.recreated,
             s.restarted,
             s.counted[0],

@@ -5,6 +5,7 @@ use rcgen::{
     KeyPair, KeyUsagePurpose,
 };
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// What every certificate is made for: loopback, where the link laboratory has its cloud and its edge, and a name that
 /// nobody can look up.
@@ -96,6 +97,20 @@ impl Pki {
             std::fs::write(&key, pair.serialize_pem()).expect("write");
         }
         Pair { cert, key }
+    }
+
+    /// Another for the same client, as PEM, that began a day ago and ends after `left`.
+    pub fn ending(&self, cn: &str, group: &str, left: Duration) -> (String, String) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+        let (epoch, mut params) = (rcgen::date_time_ymd(1970, 1, 1), CertificateParams::default());
+        params.not_before = epoch + now.saturating_sub(Duration::from_secs(86_400));
+        params.not_after = epoch + (now + left);
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::OrganizationName, group);
+        params.distinguished_name.push(DnType::CommonName, cn);
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.signed_by(&key, &Issuer::from_params(&self.params, &self.key)).expect("signed");
+        (certificate.pem(), key.serialize_pem())
     }
 
     /// The key that signs tokens: the public half, and the private one.

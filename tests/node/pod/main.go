@@ -1,5 +1,6 @@
-// pod: what the node's containers run, one static binary for all of them: the echo server, an init container's errand, a
-// controller that watches custom resources, and the pause container's wait.
+// pod: what the node's containers run, one static binary for all of them: the echo server, an init container's errand, two
+// clients of the API (a controller that watches custom resources, and a pod that finds the API as pods do), and the pause
+// container's wait.
 package main
 
 import (
@@ -29,8 +30,10 @@ func main() {
 		echo(func() string { return "" })
 	case "control":
 		echo(control().say)
+	case "client":
+		echo(inCluster().say)
 	default:
-		fmt.Fprintln(os.Stderr, "usage: pod [echo|fetch|control|pause]")
+		fmt.Fprintln(os.Stderr, "usage: pod [echo|fetch|control|client|pause]")
 		os.Exit(64)
 	}
 }
