@@ -104,6 +104,7 @@ fn once(wish: &Wish) -> Seen {
     scene.say("the cluster calls the node lost");
     std::thread::sleep(Duration::from_secs(5));
     let outlasted = wish.dark.is_zero() || outlasts(&mut scene, wish, begun, &before);
+    let last = scene.answers();
 
     scene.edge.heal();
     scene.say("THE CABLE IS MENDED");
@@ -122,7 +123,7 @@ fn once(wish: &Wish) -> Seen {
     println!("{}", scene.cloud.must("get nodes,pods -A -o wide"));
     let recreated = known.iter().filter(|(name, k)| known_after.get(*name).is_none_or(|after| after.uid != k.uid));
     let restarted =
-        dark.iter().filter(|(name, told)| healed.get(*name).is_none_or(|h| h["INSTANCE"] != told["INSTANCE"]));
+        last.iter().filter(|(name, told)| healed.get(*name).is_none_or(|h| h["INSTANCE"] != told["INSTANCE"]));
     let (recreated, restarted) = (recreated.count(), restarted.count());
     let (memory, watches) = (scene.edge.memory(), scene.edge.metric("lite_apiserver_watches"));
     let service_healed = service_answers(&scene);
