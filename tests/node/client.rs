@@ -42,6 +42,12 @@ pub fn asks(scene: &Scene, colour: &str, patience: Duration) -> Option<u64> {
     }
 }
 
+/// What the Service says to the pod when it asks.
+pub fn by_the_service(scene: &Scene) -> String {
+    let address = told(scene).remove("POD_IP").unwrap_or_default();
+    scene.edge.curl(&format!("http://{address}:8080/service"))
+}
+
 /// How many seconds the pod's token still has; none where the pod does not answer.
 pub fn token_left(scene: &Scene) -> Option<i64> {
     let told = told(scene);

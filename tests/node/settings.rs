@@ -60,6 +60,8 @@ pub fn kube_proxy_config(kubeconfig: &Path) -> String {
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration",
         "mode": "iptables", "clusterCIDR": "10.244.0.0/16", "hostnameOverride": NAME,
         "clientConnection": {"kubeconfig": kubeconfig},
+        // A pod of the same bridge would answer past the node, from an address that was not asked.
+        "iptables": {"masqueradeAll": true},
         // What would be set for the whole machine.
         "conntrack": {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
     })

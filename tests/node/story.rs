@@ -47,7 +47,7 @@ pub fn tell(wish: &Wish) -> bool {
     seen.iter().all(|s| {
         let counts = [s.cut, s.dark, s.healed];
         let same = counts.iter().all(|c| *c == s.before) && s.recreated == 0 && s.restarted == 0;
-        s.before.demo == wish.pods && same && s.api == [true; 4] && s.outlasted
+        s.before.demo == wish.pods && same && s.api == [true; 4] && s.service == [true; 2] && s.outlasted
     })
 }
 
@@ -212,9 +212,11 @@ fn control(scene: &Scene, widgets: &str) {
     println!("the controller holds: {}; lists: {}; errors: {}", told["HOLDS"], told["LISTS"], told["WRONG"]);
 }
 
-/// kube-proxy chooses a pod at random: one answer proves little.
+/// Asked from the node and from a pod. kube-proxy chooses a pod at random: one answer proves little.
 fn service_answers(scene: &Scene) -> bool {
-    (0..4).all(|_| scene.edge.curl(&format!("http://{SERVICE}/")).contains("POD_NAME=lite-demo-"))
+    let right = |said: &str| said.contains("POD_NAME=lite-demo-");
+    let here = || right(&scene.edge.curl(&format!("http://{SERVICE}/")));
+    (0..4).all(|_| here()) && (0..4).all(|_| right(&client::by_the_service(scene)))
 }
 
 /// What kubectl says on the node while the link is down.

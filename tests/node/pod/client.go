@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -63,6 +64,17 @@ func inCluster() *client {
 			return
 		}
 		fmt.Fprintf(w, "LISTED=%s\nAGE=%s\n", shown(found.held()), age)
+	})
+	// What the Service says to a pod, each time by a connection of its own, so that kube-proxy chooses anew.
+	fresh := http.Client{Timeout: 3 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	http.HandleFunc("/service", func(w http.ResponseWriter, _ *http.Request) {
+		answer, err := fresh.Get(os.Getenv("SERVICE"))
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+			return
+		}
+		defer answer.Body.Close()
+		io.Copy(w, answer.Body)
 	})
 	server := net.JoinHostPort(os.Getenv("KUBERNETES_SERVICE_HOST"), os.Getenv("KUBERNETES_SERVICE_PORT"))
 	return begun("https://" + server + maps)
