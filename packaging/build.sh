@@ -14,6 +14,8 @@ root=$(dirname "$here")
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/lite-apiserver
 zig_version=0.15.2
 zigbuild_version=0.24.0
+# What this zig brings, and is linked in.
+linked=(musl=1.2.5=MIT "llvm-libunwind=20.1=Apache-2.0 WITH LLVM-exception")
 all=(x86_64 aarch64 armv7hf armv6 riscv64gc mipsel)
 
 usage() {
@@ -49,29 +51,28 @@ tools() {
   export CARGO_ZIGBUILD_ZIG_PATH=$zig CARGO_ZIGBUILD_CACHE_DIR=$cache/tools/zigbuild ZIG_GLOBAL_CACHE_DIR=$cache/tools/zig-cache
 }
 
-# Says with which options cargo gets a standard library for this triple: rustup's, or one built from rust-src.
+# Says with which options cargo gets a standard library for this triple. One of its own, for size and without the reader of
+# debug information that a stripped binary has no use for (150 KB less), built from this compiler's sources; where those
+# cannot be had, rustup's.
 std_of() {
   local triple=$1 sysroot
   sysroot=$(rustc --print sysroot)
-  if [ -d "$sysroot/lib/rustlib/$triple/lib" ]; then
-    return
+  if [ -d "$sysroot/lib/rustlib/src/rust/library/std" ] || { command -v rustup && rustup component add rust-src; } > /dev/null 2>&1; then
+    echo -Zbuild-std=std,panic_unwind -Zbuild-std-features=panic-unwind,optimize_for_size
+  elif [ -d "$sysroot/lib/rustlib/$triple/lib" ] || { command -v rustup && rustup target add "$triple"; } > /dev/null 2>&1; then
+    echo "build.sh: no rust-src: rustup's standard library is linked in, which makes other bytes" >&2
+  else
+    echo "build.sh: no standard library for $triple; put rust-src of $(rustc --version) below $sysroot/lib/rustlib/src" >&2
+    return 1
   fi
-  if command -v rustup > /dev/null && rustup target add "$triple" > /dev/null 2>&1; then
-    return
-  fi
-  if ! [ -d "$sysroot/lib/rustlib/src/rust/library/std" ]; then
-    { command -v rustup > /dev/null && rustup component add rust-src > /dev/null 2>&1; } || {
-      echo "build.sh: there is no standard library for $triple; install rust-src of $(rustc --version) at $sysroot/lib/rustlib/src" >&2
-      return 1
-    }
-  fi
-  echo -Zbuild-std=std,panic_unwind
 }
 
 build() {
   local name=$1 set=$2 triple std features=() suffix='' binary
   triple=$(triple_of "$name")
   std=$(std_of "$triple")
+  local standard=()
+  read -ra standard <<< "$std"
   if [ "$set" = minimal ]; then
     features=(--no-default-features)
     suffix=-minimal
@@ -81,20 +82,32 @@ build() {
     "--remap-path-prefix=$root=/lite-apiserver"
     "--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
     "--remap-path-prefix=$(rustc --print sysroot)/lib/rustlib/src/rust=/rustc")
-  echo "building $name ($triple), $set${std:+, with its own standard library}" >&2
+  echo "building $name ($triple), $set" >&2
   (
     cd "$root"
-    # -Zbuild-std is not stable; what it builds is this compiler's own standard library.
-    [ -z "$std" ] || export RUSTC_BOOTSTRAP=1
+    # To build the standard library is not stable yet.
+    [ ${#standard[@]} = 0 ] || export RUSTC_BOOTSTRAP=1
     IFS=$'\x1f'
     export CARGO_ENCODED_RUSTFLAGS="${flags[*]}"
     unset IFS RUSTFLAGS
-    "$cache/tools/bin/cargo-zigbuild" zigbuild --quiet --locked --release --target "$triple" --target-dir "$target_dir" \
-      ${features[@]+"${features[@]}"} ${std:+"$std"}
+    "$cache/tools/bin/cargo-zigbuild" zigbuild --quiet --locked --profile dist --target "$triple" --target-dir "$target_dir" \
+      ${features[@]+"${features[@]}"} ${standard[@]+"${standard[@]}"}
   )
   binary=lite-apiserver-$version-$name$suffix
-  install -m 755 "$target_dir/$triple/release/lite-apiserver" "$out/$binary"
+  install -m 755 "$target_dir/$triple/dist/lite-apiserver" "$out/$binary"
+  sbom "$triple" "$out/$binary" ${features[@]+"${features[@]}"}
   wc -c "$out/$binary"
+}
+
+# Writes beside a binary what is in it.
+sbom() {
+  local triple=$1 binary=$2 metadata
+  shift 2
+  metadata=$(mktemp)
+  (cd "$root" && cargo metadata --locked --format-version 1 --filter-platform "$triple" "$@") > "$metadata"
+  python3 "$here/sbom.py" "$metadata" "$root/Cargo.lock" "$binary" "$SOURCE_DATE_EPOCH" "${linked[@]}" \
+    "rust-std=$(rustc --version | cut -d' ' -f2)=MIT OR Apache-2.0" > "$binary.cdx.json"
+  rm "$metadata"
 }
 
 sets=(full)
@@ -124,9 +137,12 @@ target_dir=${CARGO_TARGET_DIR:-$root/target}
 out=${out:-$target_dir/dist}
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
+SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git -C "$root" log -1 --format=%ct 2> /dev/null || echo 0)}
+export SOURCE_DATE_EPOCH
 tools
 for target in "${targets[@]}"; do
   for set in "${sets[@]}"; do
     build "$target" "$set"
   done
 done
+(cd "$out" && sha256sum "lite-apiserver-$version-"* > SHA256SUMS)
