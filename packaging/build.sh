@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Static binaries for boxes: `packaging/build.sh [--minimal|--full|--both] [--out DIR] TARGET...` puts
-# `lite-apiserver-VERSION-TARGET[-minimal]`, an SBOM beside each, and SHA256SUMS into DIR (target/dist).
+# `lite-apiserver-VERSION-TARGET[-minimal]`, an SBOM beside each, and SHA256SUMS into DIR (target/static).
 #
 # A target is a short name below or any Rust triple `*-linux-musl*`; none named: all with a short name. `--minimal` knows
 # the record engines `file` and `memory`; `--full` (the default) is what `cargo build` makes, and redb.
@@ -134,7 +134,7 @@ done
 [ ${#targets[@]} -gt 0 ] || targets=("${all[@]}")
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$root/Cargo.toml" | head -1)
 target_dir=${CARGO_TARGET_DIR:-$root/target}
-out=${out:-$target_dir/dist}
+out=${out:-$target_dir/static}
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git -C "$root" log -1 --format=%ct 2> /dev/null || echo 0)}

@@ -27,7 +27,7 @@ emulator() {
 }
 
 cd "$root"
-out=${CARGO_TARGET_DIR:-target}/dist
+out=${CARGO_TARGET_DIR:-target}/static
 failed=()
 for target in "${targets[@]}"; do
   by=$(emulator "$target") || {

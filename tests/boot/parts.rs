@@ -186,7 +186,7 @@ fn fetch(kind: Kind, folder: &Path) {
 
 fn build(kind: Kind) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let out = root.join("target/dist");
+    let out = root.join("target/static");
     let mut command = Command::new(root.join("packaging/build.sh"));
     run(command.args(["--minimal", "--out"]).arg(&out).arg(kind.target()).env_remove("CARGO_TARGET_DIR"));
     out.join(format!("lite-apiserver-{}-{}-minimal", env!("CARGO_PKG_VERSION"), kind.target()))
