@@ -43,6 +43,13 @@ use support::upstream::{Received, Upstream, Wire};
 /// The program under test.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_lite-apiserver");
 
+/// The same as most tests start it; `LITE_APISERVER` in the environment names another, and what runs it:
+/// `qemu-arm-static /path/lite-apiserver` (packaging/selftest.sh).
+fn program() -> Vec<String> {
+    let named = std::env::var("LITE_APISERVER").unwrap_or_else(|_| PROGRAM.to_owned());
+    named.split_whitespace().map(str::to_owned).collect()
+}
+
 /// The configmaps of one namespace, as the stand-in has them.
 const MAPS: &str = "/api/v1/namespaces/shop/configmaps";
 
@@ -62,7 +69,7 @@ impl Scene {
         let folder = TempDir::new();
         let pki = Pki::new(&folder.path().join("pki"));
         let upstream = Upstream::start(&pki, script);
-        let proxy = Proxy::start_program(&[PROGRAM.to_owned()], pki, upstream.port(), flags);
+        let proxy = Proxy::start_program(&program(), pki, upstream.port(), flags);
         Scene { upstream, proxy, _folder: folder }
     }
 
@@ -74,7 +81,7 @@ impl Scene {
         for name in ["one", "two"] {
             cluster.put("configmaps", "shop", name, &serde_json::json!({"colour": name}));
         }
-        let proxy = Proxy::start_program(&[PROGRAM.to_owned()], pki, upstream.port(), flags);
+        let proxy = Proxy::start_program(&program(), pki, upstream.port(), flags);
         (Scene { upstream, proxy, _folder: folder }, cluster)
     }
 

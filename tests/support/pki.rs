@@ -7,9 +7,9 @@ use rcgen::{
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// What every certificate is made for: loopback, where the link laboratory has its cloud and its edge, and a name that
-/// nobody can look up.
-const NAMES: [&str; 5] = ["127.0.0.1", "localhost", "198.51.100.1", "198.51.100.2", "apiserver.invalid"];
+/// What every certificate is made for: loopback, where the link laboratory has its cloud and its edge, this machine as an
+/// emulated box sees it, and a name that nobody can look up.
+const NAMES: [&str; 6] = ["127.0.0.1", "localhost", "198.51.100.1", "198.51.100.2", "10.0.2.2", "apiserver.invalid"];
 
 /// A CA whose files are in one folder.
 pub struct Pki {
