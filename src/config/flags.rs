@@ -1,7 +1,7 @@
 //! The command line: every flag declared once, in [`FLAGS`]; parsing, `--help` and the README's table come from it. What a
 //! file of flags says ([`super::flag_file`]) is added to what the command line did not say.
 
-use super::error::{ConfigError, Exit};
+use super::error::ConfigError;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -311,7 +311,7 @@ impl Given {
             let values = self.values.entry(flag.name).or_default();
             if !flag.many && !values.is_empty() {
                 let why = format!("--config {}:{line}: {}", file.display(), twice(flag));
-                return Err(ConfigError::new(Exit::Data, why));
+                return Err(ConfigError::usage(why));
             }
             values.push(value);
             self.lines.entry(flag.name).or_default().push(line);
@@ -329,8 +329,7 @@ impl Given {
         // Of several it is the one whose value is named.
         let named = values.iter().position(|value| error.message.contains(&format!("{value:?}"))).unwrap_or(0);
         let line = lines.get(named).copied().unwrap_or_default();
-        let exit = if error.exit == Exit::Usage { Exit::Data } else { error.exit };
-        ConfigError { exit, message: format!("{}:{line}: {}", self.file.display(), error.message) }
+        ConfigError { exit: error.exit, message: format!("{}:{line}: {}", self.file.display(), error.message) }
     }
 
     /// A value read by `read`, with the flag named where it cannot be.
@@ -450,7 +449,7 @@ pub(super) fn help() -> String {
     }
     text.push_str(
         "\n  -v, -vv            log more\n  -h, --help         this text\n  -V, --version      the version\n\n\
-         Exit codes (sysexits.h): 0 ended by SIGTERM or SIGINT; 64 wrong command line; 65 a file's contents are wrong;\n\
+         Exit codes (sysexits.h): 0 ended by SIGTERM or SIGINT; 64 wrong flags; 65 a file's contents are wrong;\n\
          66 a file is not there; 67 no such user or group; 69 an address or the record's folder is in use; 70 internal\n\
          error; 71 the system refuses; 73 something cannot be made; 74 the record could not be made durable; 77 not\n\
          permitted; 78 the parts do not fit together.\n",

@@ -196,7 +196,7 @@ impl Drop for Running {
     }
 }
 
-/// What the kernel finds: busybox, the modules it needs, what the daemon reads, and what starts it. The daemon itself is on
+/// What the kernel finds: busybox, the modules it needs, what the daemon reads, and the packaged init script. The daemon itself is on
 /// the disk, so that its code is not in memory twice.
 fn initial(parts: &Parts, pki: &Pki, node: &str) -> Vec<u8> {
     let read = |path: &Path| fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
@@ -206,7 +206,10 @@ fn initial(parts: &Parts, pki: &Pki, node: &str) -> Vec<u8> {
     }
     archive.program("init", include_bytes!("guest/init"));
     archive.program("www/cgi-bin/status", include_bytes!("guest/status"));
-    archive.program("etc/init.d/lite-apiserver", include_bytes!("guest/lite-apiserver"));
+    archive.program("etc/init.d/lite-apiserver", include_bytes!("../../packaging/sysv/lite-apiserver"));
+    // Where the program is, and the test's upstream: the kernel's command line says.
+    let options = "DAEMON=/data/lite-apiserver\nOPTIONS=--kube-apiserver-port=$UPSTREAM_PORT\n";
+    archive.file("etc/default/lite-apiserver", options.as_bytes());
     archive.program("bin/busybox", &read(&parts.busybox));
     let modules = parts.modules(&["virtio_mmio", "virtio_blk", "virtio_net", "crc32c", "ext4"]);
     let mut order = String::new();
@@ -238,6 +241,7 @@ fn initial(parts: &Parts, pki: &Pki, node: &str) -> Vec<u8> {
         "apiserver-ca-file=/etc/lite-apiserver/ca.crt",
         "kube-apiserver-url=10.0.2.2",
         "tls-config-file=/etc/lite-apiserver/pairs.json",
+        "file-cache-path=/data/record",
     ];
     let lines: String = flags.iter().map(|f| format!("--{f}\n")).collect();
     archive.file(&at("flags"), lines.as_bytes());
