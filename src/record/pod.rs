@@ -33,6 +33,16 @@ pub struct PodStatus {
     pub addresses: Vec<IpAddr>,
 }
 
+impl PodStatus {
+    /// Whether kube-apiserver would take it (`pkg/apis/core/validation/validation.go`, `validatePodIPs`): one address of a
+    /// family, and a phase that there is.
+    fn is_lawful(&self) -> bool {
+        let of_family = |v4: bool| self.addresses.iter().filter(|a| a.is_ipv4() == v4).count();
+        let phases = ["", "Pending", "Running", "Succeeded", "Failed", "Unknown"];
+        of_family(true) <= 1 && of_family(false) <= 1 && phases.contains(&self.phase.as_str())
+    }
+}
+
 impl Pod {
     /// Reads a pod as it is kept in a list: of protobuf the bare message.
     ///
@@ -78,7 +88,7 @@ impl StatusPatch {
         Some(StatusPatch { uid, status })
     }
 
-    /// What a status becomes by it; `None`: it cannot be told.
+    /// What a status becomes by it; `None`: it cannot be told, or is none that the cluster would take.
     pub fn apply(&self, to: &PodStatus) -> Option<PodStatus> {
         let mut status = to.clone();
         match self.status.get("phase") {
@@ -103,7 +113,7 @@ impl StatusPatch {
             }
             _ => {}
         }
-        Some(status)
+        status.is_lawful().then_some(status)
     }
 }
 

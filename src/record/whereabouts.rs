@@ -4,7 +4,8 @@
 //! An endpoint is corrected as the endpointslice controller would write it
 //! (`staging/src/k8s.io/endpointslice/utils.go`, `podToEndpoint`; `util/controller_utils.go`, `ShouldPodBeInEndpoints`),
 //! by its `targetRef`: the pod's addresses of the slice's family, and whether it is ready; one whose pod has ended, or has no
-//! such address, is left out. So is one at an address that another pod of the same node has by now. No endpoint is added.
+//! such address, is left out. So is one of a pod that has not been told of, at an address that another pod of the same node has by
+//! now. No endpoint is added.
 //!
 //! **A corrected slice has a resourceVersion of its own**, because informers take what comes with the version that they hold
 //! for no change, and tell nobody (client-go `tools/cache/shared_informer.go`, `OnUpdate`): another one for each correction, and
@@ -81,6 +82,12 @@ impl Conditions {
 }
 
 impl Whereabouts {
+    /// Nothing is known; corrected slices have versions from this number on.
+    #[must_use]
+    pub fn beginning_at(generation: u64) -> Whereabouts {
+        Whereabouts { generation, ..Whereabouts::default() }
+    }
+
     /// What is known once nothing is known any more.
     #[must_use]
     pub fn forgotten(&self) -> Whereabouts {
@@ -97,12 +104,11 @@ impl Whereabouts {
         self.pods.len()
     }
 
-    /// A pod that is recorded so has this status now. What has once been otherwise stays known, so that who was told
-    /// of it is told that it is as recorded again.
+    /// A pod that is recorded so has this status now. That it is as recorded is learned, too: a client may have been told
+    /// otherwise, by a process before.
     pub fn learn(&self, recorded: &Pod, now: PodStatus) -> Learned {
         match self.pods.get(&recorded.uid) {
             Some(known) if known.status == now => return Learned::Nothing,
-            None if recorded.status == now => return Learned::Nothing,
             None if self.pods.len() >= MOST => return Learned::TooMany,
             _ => {}
         }
@@ -140,8 +146,13 @@ impl Whereabouts {
     pub(super) fn version(&self, own: &str, list: u64) -> Option<String> {
         let own: u64 = own.parse().ok()?;
         let later = own.saturating_add(self.generation);
-        let version = if later <= list { later } else { list.max(own).saturating_sub(self.generation) };
-        Some(version.max(1).to_string())
+        let version = match list.max(own).saturating_sub(self.generation) {
+            _ if later <= list => later,
+            // More has been learned than there are versions: round and round below its own.
+            0 => 1 + self.generation % own.saturating_sub(1).max(1),
+            below => below,
+        };
+        Some(version.to_string())
     }
 
     /// What becomes of an endpoint of a slice of this `addressType`.

@@ -83,7 +83,10 @@ impl Service {
                 }
             }
             Opening::Silence => {
-                let told = corrections.as_mut().map_or(Ok(false), |c| c.tell(&part, &mut out))?;
+                let told = corrections.as_mut().map_or(Ok(false), |c| {
+                    c.doubt_what_the_client_holds();
+                    c.tell(&part, &mut out)
+                })?;
                 if told && bookmarks {
                     envelope.bookmark(&held_at, false, &mut frame);
                 }
@@ -107,7 +110,9 @@ impl Service {
         let mut held = Held { end, up: Some(up), begun, departures: &self.departures, corrections };
         let _counted = self.departures.hold();
         held.stay(&ends, &part, bookmarks.then_some(held_at.as_str()), &mut out)?;
-        if held.has_to_list_again() {
+        // Not in the dark again: what the client holds is better than what is recorded.
+        let dark = matches!(self.upstream.link().state(), LinkState::Down { .. });
+        if held.has_to_list_again() && !dark {
             frame.clear();
             envelope.error(&tell::expired(&held_at, version.unwrap_or_default()).status(), &mut frame);
             out.write_all(&frame)?;
@@ -229,7 +234,7 @@ impl Held<'_> {
 
     /// Whether what the client holds of endpoints is not the cluster's word, and need not change there to become it.
     fn has_to_list_again(&self) -> bool {
-        self.up.is_none() && self.corrections.as_ref().is_some_and(Corrections::were_told)
+        self.up.is_none() && self.corrections.as_ref().is_some_and(Corrections::may_be_held)
     }
 
     /// Waits until `until` or longer, or until there are news; false when the watch is to end. An error when the client has
@@ -264,7 +269,7 @@ impl Held<'_> {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         if link_is_back && let Some(up) = self.up.take() {
-            let told = self.corrections.as_ref().is_some_and(Corrections::were_told);
+            let told = self.corrections.as_ref().is_some_and(Corrections::may_be_held);
             let longer = if told { TOLD_UPSTREAM } else { Duration::ZERO };
             self.end = self.end.min((Instant::now() + self.departures.next(up) + longer).max(self.begun + SHORTEST));
         }

@@ -153,7 +153,7 @@ impl Service {
             pages: OpenPages::default(),
             holes: Holes::default(),
             cluster,
-            reports: Reports::default(),
+            reports: Reports::new(dark),
             ledger: Mutex::new(ledger),
             ledger_changed: AtomicBool::new(false),
             clock,
@@ -467,7 +467,7 @@ impl Service {
         page.single(
             "lite_apiserver_moved_pods",
             "gauge",
-            "Pods of which kubelets tell otherwise than is recorded, while the link is down.",
+            "Pods of whose state kubelets have told while the link is down.",
             moved,
         );
         let down = matches!(self.upstream.link().state(), LinkState::Down { .. });

@@ -15,28 +15,28 @@ use crate::identity::Identity;
 use crate::record::{Encoding, Envelope, EventKind, Learned, Pod, StatusPatch, Whereabouts};
 use crate::request::{ApiRequest, Class, Resource};
 use crate::store::ObjectRef;
-use crate::upstream::{Epoch, Link};
+use crate::upstream::{Epoch, Link, LinkState};
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
 use std::io::{self, Read, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The longest patch that is read; kube-apiserver takes 3 MiB, a kubelet's has a few kilobytes.
-const LONGEST_PATCH: u64 = 1 << 20;
+const LONGEST_PATCH: u64 = 256 << 10;
 
 /// What kubelets have told in this outage.
-#[derive(Default)]
 pub(super) struct Reports {
     book: Mutex<Book>,
 }
 
-#[derive(Default)]
 struct Book {
     /// Ends when the link is back, and with it what is known.
     until: Option<Arc<Epoch>>,
     known: Arc<Whereabouts>,
     /// Ends when something is learned.
     news: Option<Arc<Epoch>>,
+    /// Whether clients may hold corrections that are not known any more: of an outage before, or of a process before.
+    told_before: bool,
 }
 
 impl Book {
@@ -49,6 +49,14 @@ impl Book {
 }
 
 impl Reports {
+    /// Nothing is known. `dark`: the process has begun while the link was down, perhaps after another that had told things.
+    pub(super) fn new(dark: bool) -> Reports {
+        // Another number than a process before began with: what it told has other versions.
+        let begins = RandomState::new().build_hasher().finish() & 0xff;
+        let known = Arc::new(Whereabouts::beginning_at(begins));
+        Reports { book: Mutex::new(Book { known, told_before: dark, until: None, news: None }) }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Book> {
         let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
         book.forget_what_is_over();
@@ -73,11 +81,17 @@ impl Reports {
     /// Learns of a pod what lasts until the link is back.
     fn learn(&self, link: &Link, recorded: &Pod, patch: &StatusPatch) -> Learned {
         let Some(now) = patch.apply(&recorded.status) else { return Learned::Nothing };
+        // Taken before the state is asked for: what is learned ends with this very outage, or is not learned.
+        let up = link.up_epoch();
+        if !matches!(link.state(), LinkState::Down { .. }) {
+            return Learned::Nothing;
+        }
         let mut book = self.lock();
         let learned = book.known.learn(recorded, now);
         if let Learned::News(known) = &learned {
             book.known = Arc::new(known.clone());
-            book.until.get_or_insert_with(|| link.up_epoch());
+            book.until.get_or_insert(up);
+            book.told_before = true;
             if let Some(news) = book.news.take() {
                 news.end();
             }
@@ -149,7 +163,7 @@ impl Service {
         let applies = self.options.heal_endpoints && is_of_slices(&asked.request);
         applies.then(|| {
             let (known, news) = self.reports.known_until();
-            Corrections { reports: &self.reports, known, news, told: HashMap::new() }
+            Corrections { reports: &self.reports, known, news, told: HashMap::new(), doubtful: false }
         })
     }
 }
@@ -182,9 +196,16 @@ pub(super) struct Corrections<'a> {
     news: Option<Arc<Epoch>>,
     /// Each slice that the client has corrected, by its key: what that said, hashed.
     told: HashMap<String, u64>,
+    /// Whether the client may hold corrections of which nothing is known here.
+    doubtful: bool,
 }
 
 impl Corrections<'_> {
+    /// The client goes on from what it holds, which somebody may have corrected before.
+    pub(super) fn doubt_what_the_client_holds(&mut self) {
+        self.doubtful = self.reports.lock().told_before;
+    }
+
     /// By what the objects that the watch begins with are to be corrected.
     pub(super) fn known(&self) -> Option<Arc<Whereabouts>> {
         self.known.clone()
@@ -197,12 +218,13 @@ impl Corrections<'_> {
 
     /// Whether there is more to be told.
     pub(super) fn has_news(&self) -> bool {
-        self.news.as_ref().is_some_and(|news| news.has_ended())
+        // Where there was no file descriptor for it, there may be news at each look.
+        self.news.as_ref().is_none_or(|news| news.has_ended())
     }
 
-    /// Whether the client holds what the record does not.
-    pub(super) fn were_told(&self) -> bool {
-        !self.told.is_empty()
+    /// Whether the client holds, or may hold, what the record does not.
+    pub(super) fn may_be_held(&self) -> bool {
+        !self.told.is_empty() || self.doubtful
     }
 
     /// The client has been sent everything, corrected.

@@ -235,6 +235,26 @@ fn endpoints_lead_to_where_the_pods_are_until_the_link_is_back() {
 }
 
 #[test]
+fn a_link_that_is_lost_again_makes_nobody_list_what_is_not_so() {
+    let mut scene = recorded(&[FLAG]);
+    scene.cut();
+    patched(&scene, "a", &patch("uid-a", "10.244.1.5", "10.244.1.123"));
+    let mut held = hold(&scene, "resourceVersion=100");
+    let mut buffer = Vec::new();
+    let told = held.event(&mut buffer).expect("an event").expect("one");
+    assert_eq!(addresses(&told["object"]), ["10.244.1.123", "10.244.1.6", "10.244.2.5"]);
+    scene.heal();
+    scene.cut();
+    // What it holds is better than what is recorded, which is all that there is.
+    assert!(held.event(&mut buffer).expect("a clean end").is_none());
+    let mut goes_on = hold(&scene, "resourceVersion=100");
+    scene.heal();
+    // It may still hold it, which this outage knows nothing of.
+    let expired = goes_on.event(&mut Vec::new()).expect("an event").expect("one");
+    assert_eq!((&expired["type"], &expired["object"]["code"]), (&json!("ERROR"), &json!(410)));
+}
+
+#[test]
 fn only_the_node_says_where_its_own_pods_are() {
     let mut scene = recorded(&[FLAG]);
     // The node's own, but it was not shown it.
