@@ -1,4 +1,4 @@
-# For releases whose Rust is older than 1.90: the static binary, made by packaging/build.sh into dist/ of the checkout.
+# For releases whose Rust is older than 1.90: the static binary, made by `packaging/build.sh --minimal` into target/static of the checkout.
 require lite-apiserver.inc
 
 LIC_FILES_CHKSUM = "file://${LITE_APISERVER_CHECKOUT}/LICENSE;md5=3b83ef96387f14655fc854ddc3c6bd57"
@@ -15,7 +15,7 @@ def lite_apiserver_target(d):
     return {'x86_64': 'x86_64', 'aarch64': 'aarch64', 'riscv64': 'riscv64gc', 'mipsel': 'mipsel'}.get(arch, 'unknown')
 
 LITE_APISERVER_TARGET = "${@lite_apiserver_target(d)}"
-LITE_APISERVER_BINARY ?= "${LITE_APISERVER_CHECKOUT}/dist/lite-apiserver-${PV}-${LITE_APISERVER_TARGET}-minimal"
+LITE_APISERVER_BINARY ?= "${LITE_APISERVER_CHECKOUT}/target/static/lite-apiserver-${PV}-${LITE_APISERVER_TARGET}-minimal"
 COMPATIBLE_HOST = "(x86_64|aarch64|arm|riscv64|mipsel).*-linux.*"
 
 # It is stripped, and linked with nothing.
