@@ -6,7 +6,7 @@
 # the record engines `file` and `memory`; `--full` (the default) is what `cargo build` makes, and redb.
 #
 # The same sources and the same Rust make the same bytes, whatever the folder: packaging/reproducible.sh shows it.
-# Needs Rust, python3 and, the first time, the registries of PyPI and crates.io. The linker (zig, which brings musl) and
+# Needs Rust, python3 and, the first time, the package registries of both. The linker (zig, which brings musl) and
 # cargo-zigbuild are kept in a cache outside the checkout.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
