@@ -30,9 +30,10 @@ It makes in DIR: pki/ (a CA of this node, and the serving certificate), tls-conf
 the file flags, which the daemon reads (--config), what it starts with. Flags that are in that file already stay and count:
 --address, --port, --tls-cert-file and others. Run again, it changes nothing but what has changed underneath.
 
-Exit codes (sysexits.h): 0 done; 64 wrong command line; 65 a file's contents are wrong, or a file was changed since and is left
-alone by --undo; 66 a file is not there; 69 the daemon does not answer after its restart; 70 internal error; 71 a service cannot
-be restarted; 73 a file cannot be made; 77 not permitted; 78 the parts do not fit together.
+Exit codes (sysexits.h): 0 done; 64 wrong command line; 65 a file's contents are wrong, or a file was changed since, so that
+--undo leaves it, or where it leads here does nothing; 66 a file is not there; 69 the daemon does not answer after its
+restart; 70 internal error; 71 a service cannot be restarted; 73 a file cannot be made; 77 not permitted; 78 the parts do not
+fit together.
 ";
 
 /// What is asked for.

@@ -5,6 +5,7 @@
 //! command    the command line
 //! node       which kubeconfigs there are: kubeadm, k3s, plain
 //! plan       what each file must say
+//! root       the node's files, seen from here
 //! ledger     writes them, keeps what was there, takes all back
 //! services   the commands that restart what reads them
 //! ```
@@ -13,19 +14,21 @@ mod command;
 mod ledger;
 mod node;
 mod plan;
+mod root;
 mod services;
 
 use crate::config::{ConfigError, Exit};
 use crate::failed::{Failed, failed};
 use command::Wanted;
-use ledger::{Ledger, Put, Root, beside};
+use ledger::{Ledger, Put, beside};
 use node::{Kind, Node};
 use plan::Plan;
+use root::Root;
 use services::Services;
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const WHAT: &str = "setup:";
 
@@ -62,6 +65,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, out: &mut dyn Write) -
 
 fn set_up(wanted: &Wanted, root: &Root, say: &mut dyn FnMut(&str)) -> Result<(), Failed> {
     let node = Node::find(wanted, root)?;
+    let services = Services::of(node.kind, node.kube_proxy.is_some(), root);
+    if wanted.restart {
+        services.can_start()?;
+    }
     let mut ledger = Ledger::open(root, &wanted.directory)?;
     let plan = Plan::make(&node, wanted, root, &mut ledger)?;
     say(&format!("The node: {}, whose cluster is {}\n", kind_of(&node), plan.upstream));
@@ -82,13 +89,8 @@ fn set_up(wanted: &Wanted, root: &Root, say: &mut dyn FnMut(&str)) -> Result<(),
             put(path, text, &mut ledger)?;
         }
     }
-    let services = Services::of(node.kind, node.kube_proxy.is_some(), root);
-    say(&what_is_left(wanted, &node, &plan, &ledger, &services));
+    say(&what_is_left(wanted, &node, &plan, root, &services));
     if wanted.restart {
-        if !services.are_known() {
-            let why = "neither systemd nor /etc/init.d/lite-apiserver is here; start the daemon, then restart";
-            return Err(failed(71, format!("setup: {why} {}", services.names())));
-        }
         let (daemon, clients) = services.to_use();
         services::run(&daemon)?;
         services::await_daemon(plan.admin, &plan.server)?;
@@ -108,9 +110,9 @@ fn kind_of(node: &Node) -> String {
 }
 
 /// What a person has to do, or to know.
-fn what_is_left(wanted: &Wanted, node: &Node, plan: &Plan, ledger: &Ledger, services: &Services) -> String {
+fn what_is_left(wanted: &Wanted, node: &Node, plan: &Plan, root: &Root, services: &Services) -> String {
     let mut text = String::new();
-    let applied = plan.applied.iter().all(|(path, _)| ledger.is_applied(path));
+    let applied = plan.applied.iter().all(|(path, text)| root.read(path).is_ok_and(|held| held == *text));
     if applied {
         text.push_str("\nThe proxy is in between, for whatever is started from now on.\n");
     } else {
@@ -144,6 +146,9 @@ fn what_is_left(wanted: &Wanted, node: &Node, plan: &Plan, ledger: &Ledger, serv
     if !wanted.restart {
         text.push_str("\nThen, in this order");
         text.push_str(if wanted.root.is_some() { ", on the node itself:\n" } else { " (--restart does it):\n" });
+        if let Some(command) = services.to_enable() {
+            let _ = writeln!(text, "  {command}");
+        }
         if services.are_known() {
             daemon.iter().chain(&clients).for_each(|command| text.push_str(&format!("  {command}\n")));
         } else {
@@ -193,6 +198,13 @@ fn undo(wanted: &Wanted, root: &Root, say: &mut dyn FnMut(&str)) -> Result<(), F
         say(&format!("nothing to take back: {} has no setup.json\n", wanted.directory.display()));
         return Ok(());
     }
+    let stuck = ledger.not_to_be_undone();
+    if !stuck.is_empty() {
+        let why = "changed since setup wrote it, or what was there before it is no longer beside it";
+        let cure = "put back by hand what is to be there, and run this again";
+        let why = format!("{why}; nothing was taken back or stopped: {cure}");
+        return Err(failed(65, format!("setup: {}: {why}", names(&stuck))));
+    }
     let rest = |text: &[u8]| plan::outside(&String::from_utf8_lossy(text)).into_bytes();
     // Before the files go by which it is told.
     let (kind, has_kube_proxy) =
@@ -214,7 +226,9 @@ fn undo(wanted: &Wanted, root: &Root, say: &mut dyn FnMut(&str)) -> Result<(), F
     if left.is_empty() {
         return Ok(());
     }
-    let names: Vec<String> = left.iter().map(|path| path.display().to_string()).collect();
-    let why = "changed since setup wrote it, and left as it is; what was there before it is beside it";
-    Err(failed(65, format!("setup: {}: {why}", names.join(", "))))
+    Err(failed(65, format!("setup: {}: changed since setup wrote it, and left as it is", names(&left))))
+}
+
+fn names(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
 }

@@ -1,7 +1,7 @@
 //! What kind of node this is: which kubeconfigs there are, by where kubeadm, k3s and plain kubelets have them.
 
 use super::command::Wanted;
-use super::ledger::Root;
+use super::root::Root;
 use crate::failed::{Failed, failed};
 use std::path::{Path, PathBuf};
 
@@ -30,7 +30,7 @@ pub(super) struct Node {
 
 impl Node {
     pub(super) fn find(wanted: &Wanted, root: &Root) -> Result<Node, Failed> {
-        let there = |path: &str| Some(PathBuf::from(path)).filter(|path| root.at(path).exists());
+        let there = |path: &str| Some(PathBuf::from(path)).filter(|path| root.has(path));
         let kubelet = wanted.kubelet.clone().or_else(|| [KUBEADM, K3S, PLAIN].into_iter().find_map(there));
         let kubelet = kubelet.ok_or_else(|| {
             let why = format!("there is no kubelet's kubeconfig: neither {KUBEADM} nor {K3S} nor {PLAIN}");

@@ -2,8 +2,10 @@
 //! none of them, but for the CA and the serving certificate, which are made once and read again.
 
 use super::command::Wanted;
-use super::ledger::{Ledger, Root};
+use super::ledger::Ledger;
 use super::node::{Kind, Node};
+use super::root::Root;
+use super::services::is_openwrt;
 use super::{WHAT, wrong};
 use crate::config::{
     ConfigError, Exit, Kubeconfig, SERVING_FILES, Source, client_name, flags_in, make_serving, parse_kubeconfig,
@@ -21,6 +23,13 @@ const END: &str = "# Down to here.\n";
 
 /// Where the record is, unless the file of flags says otherwise.
 const DATA: &str = "/var/lib/lite-apiserver";
+
+/// The same where `/var` is in memory: `data_dir` of the package's UCI file, which its jail lets the daemon write to.
+const OPENWRT_DATA: &str = "/etc/lite-apiserver/data";
+
+/// Where the kubelet keeps the certificate that it renews, with its key (`certificate_store.go`); what its kubeconfig holds
+/// within itself is only its first.
+const KUBELET_CURRENT: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
 
 /// k3s reads what is in this folder after its `config.yaml` (since 1.21); `+` adds to what that says.
 const K3S_DROP_IN: &str = "/etc/rancher/k3s/config.yaml.d/lite-apiserver.yaml";
@@ -58,7 +67,7 @@ struct Flags {
 impl Flags {
     fn read(directory: &Path, root: &Root) -> Result<Flags, ConfigError> {
         let file = directory.join("flags");
-        let text = if root.at(&file).exists() { root.read(&file)? } else { Vec::new() };
+        let text = if root.has(&file) { root.read(&file)? } else { Vec::new() };
         let outside = outside(&String::from_utf8_lossy(&text));
         let values = flags_in(&file, &outside)?;
         let own = Flags { file, outside, values };
@@ -144,7 +153,7 @@ impl Plan {
             let folder = at("pki");
             ledger.make_folder(&folder)?;
             let ips: Vec<IpAddr> = listen.iter().map(SocketAddr::ip).collect();
-            make_serving(WHAT, &root.at(&folder), &ips)?;
+            make_serving(WHAT, &root.through(&folder), &ips)?;
             ledger.adopt(SERVING_FILES.map(|name| folder.join(name)))?;
         }
         let mut kubeconfigs = Vec::new();
@@ -176,11 +185,12 @@ impl Plan {
             own.push(("tls-private-key-file", path(at("pki/serving.key"))));
         }
         own.push(("tls-config-file", path(at("tls-config.json"))));
+        let data = if is_openwrt(root) { OPENWRT_DATA } else { DATA };
         own.extend(match flags.last("cache-type").unwrap_or("file") {
-            "redb" | "bolt" => Some(("bolt-cache-file", format!("{DATA}/cache.redb"))),
-            "fjall" | "badger" => Some(("badger-cache-path", format!("{DATA}/cache.fjall"))),
+            "redb" | "bolt" => Some(("bolt-cache-file", format!("{data}/cache.redb"))),
+            "fjall" | "badger" => Some(("badger-cache-path", format!("{data}/cache.fjall"))),
             "memory" => None,
-            _ => Some(("file-cache-path", format!("{DATA}/cache"))),
+            _ => Some(("file-cache-path", format!("{data}/cache"))),
         });
         made.push((flags.file.clone(), flags.with(&own)));
 
@@ -230,7 +240,9 @@ fn pairs(
 ) -> Result<(Vec<Value>, Option<Vec<u8>>), ConfigError> {
     let (mut entries, mut kubelet, mut names) = (Vec::new(), None, BTreeSet::new());
     for client in clients {
-        let Some((cert, key)) = &client.read.pair else { continue };
+        let Some(pair) = &client.read.pair else { continue };
+        let current = if client.name == "kubelet" { current_pair(&pair.0, root) } else { None };
+        let (cert, key) = current.as_ref().unwrap_or(pair);
         let mut place = |source: &Source, end: &str| match source {
             Source::File(path) => path.clone(),
             Source::Inline(text) => {
@@ -257,6 +269,15 @@ fn pairs(
         }
     }
     Ok((entries, kubelet))
+}
+
+/// The pair that a kubelet renews, where its kubeconfig holds a certificate of the same name within itself.
+fn current_pair(cert: &Source, root: &Root) -> Option<(Source, Source)> {
+    let Source::Inline(text) = cert else { return None };
+    let current = root.read(Path::new(KUBELET_CURRENT)).ok()?;
+    let name = client_name(&current)?;
+    let file = || Source::File(KUBELET_CURRENT.into());
+    (client_name(text)? == name).then(|| (file(), file()))
 }
 
 /// The CA of client certificates: k3s has another one than for servers.

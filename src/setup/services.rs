@@ -1,15 +1,22 @@
 //! The services, by the commands that a person would type: printed, or run where that was asked for.
 
-use super::ledger::Root;
 use super::node::Kind;
+use super::root::Root;
 use crate::failed::{Failed, failed};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long the daemon may take until it answers.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Where packages and people put units (systemd.unit(5)).
+const UNITS: [&str; 3] = ["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
+const UCI: &str = "/etc/config/lite-apiserver";
+const ENABLE: &str = "uci set lite-apiserver.main.enabled=1; uci commit lite-apiserver";
+const SCRIPT: &str = "/etc/init.d/lite-apiserver";
 
 /// What starts services here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,15 +34,16 @@ enum Init {
 pub(super) struct Services {
     init: Init,
     clients: Vec<&'static str>,
+    /// Why the daemon's service would not start, and the cure.
+    obstacle: Option<String>,
 }
 
 impl Services {
     pub(super) fn of(kind: Kind, has_kube_proxy: bool, root: &Root) -> Services {
-        let there = |path: &str| root.at(path).exists();
-        let init = if there("/run/systemd/system") {
+        let init = if root.has("/run/systemd/system") {
             Init::Systemd
-        } else if there("/etc/init.d/lite-apiserver") {
-            Init::Scripts { can_enable: there("/etc/rc.common") }
+        } else if root.has(SCRIPT) {
+            Init::Scripts { can_enable: is_openwrt(root) }
         } else {
             Init::Unknown
         };
@@ -44,7 +52,30 @@ impl Services {
             Kind::Plain if has_kube_proxy => vec!["kubelet", "kube-proxy"],
             Kind::Plain | Kind::Kubeadm => vec!["kubelet"],
         };
-        Services { init, clients }
+        let unit = |folder: &&str| root.has(Path::new(folder).join("lite-apiserver.service"));
+        let cure = "install the service, or leave out --restart";
+        let obstacle = match init {
+            Init::Systemd if !UNITS.iter().any(unit) => {
+                Some(format!("lite-apiserver.service is neither in {}; {cure}", UNITS.join(" nor in ")))
+            }
+            Init::Unknown => Some(format!("neither systemd nor {SCRIPT} is here; {cure}")),
+            Init::Scripts { can_enable: true } if !is_enabled(root) => {
+                Some(format!("{UCI} does not say option enabled '1'; {ENABLE}"))
+            }
+            _ => None,
+        };
+        Services { init, clients, obstacle }
+    }
+
+    /// Whether the daemon's service can be started.
+    pub(super) fn can_start(&self) -> Result<(), Failed> {
+        self.obstacle.as_ref().map_or(Ok(()), |why| Err(failed(71, format!("setup: --restart: {why}"))))
+    }
+
+    /// What a person has to say first, so that the daemon's service starts.
+    pub(super) fn to_enable(&self) -> Option<&'static str> {
+        let is_openwrt = self.init == Init::Scripts { can_enable: true };
+        Some(ENABLE).filter(|_| is_openwrt && self.obstacle.is_some())
     }
 
     /// What starts the daemon, and what has its clients begin anew once it serves.
@@ -92,6 +123,28 @@ impl Services {
     }
 }
 
+/// Whether the service is configured by UCI; `/var` is in memory there.
+pub(super) fn is_openwrt(root: &Root) -> bool {
+    root.has("/etc/rc.common")
+}
+
+/// Whether UCI says so, in a word that `config_get_bool` of OpenWrt takes.
+fn is_enabled(root: &Root) -> bool {
+    let text = root.read(Path::new(UCI)).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let option = |line: &str| {
+        let (words, value) = line.trim().rsplit_once([' ', '\t'])?;
+        let is_it = words.split_whitespace().map(unquoted).eq(["option", "enabled"]);
+        is_it.then(|| unquoted(value).to_owned())
+    };
+    let last = text.lines().filter_map(option).next_back();
+    last.is_some_and(|value| ["1", "on", "true", "yes", "enabled"].contains(&value.as_str()))
+}
+
+fn unquoted(word: &str) -> &str {
+    word.trim_matches(['\'', '"'])
+}
+
 /// Runs commands, each after the one before has succeeded.
 pub(super) fn run(commands: &[String]) -> Result<(), Failed> {
     for command in commands {
@@ -133,4 +186,48 @@ pub(super) fn await_daemon(admin: Option<SocketAddr>, server: &str) -> Result<()
         std::thread::sleep(Duration::from_millis(50));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn a_service_that_is_not_there_is_named() {
+        let folder = std::env::temp_dir().join(format!("services-{}", std::process::id()));
+        let root = Root(folder.clone());
+        let write = |path: &str, text: &str| {
+            let at = root.at(path);
+            fs::create_dir_all(at.parent().expect("a folder")).expect("a folder");
+            fs::write(at, text).expect("written");
+        };
+        let obstacle = || {
+            let services = Services::of(Kind::Plain, false, &root);
+            (services.can_start().err().map(|e| (e.exit, e.message)), services.to_enable())
+        };
+        let named = |part: &str| {
+            let (error, enable) = obstacle();
+            let (exit, message) = error.expect(part);
+            assert!(exit == 71 && message.contains(part), "{part}: {message}");
+            enable
+        };
+        assert_eq!(named("neither systemd nor /etc/init.d/lite-apiserver is here; install the service"), None);
+        write(SCRIPT, "");
+        assert_eq!(obstacle(), (None, None));
+        write("/etc/rc.common", "");
+        for text in ["", "config lite-apiserver 'main'\n\toption enabled '0'\n", "#option enabled '1'\n"] {
+            write(UCI, text);
+            assert_eq!(named("does not say option enabled '1'; uci set"), Some(ENABLE), "{text}");
+        }
+        for text in ["\toption enabled '1'\n", "option enabled 0\noption  enabled\t\"true\"\n", "option 'enabled' 1"] {
+            write(UCI, text);
+            assert_eq!(obstacle(), (None, None), "{text}");
+        }
+        write("/run/systemd/system/x", "");
+        assert_eq!(named("lite-apiserver.service is neither in /etc/systemd/system nor in"), None);
+        write("/lib/systemd/system/lite-apiserver.service", "");
+        assert_eq!(obstacle(), (None, None));
+        let _ = fs::remove_dir_all(folder);
+    }
 }

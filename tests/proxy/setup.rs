@@ -372,14 +372,111 @@ fn what_was_changed_since_is_not_lost() {
     node.set_up("--apply");
     // A flag that is said outside setup's part counts, and is not said twice.
     write(&flags, &format!("--port=6000\n{}", read(&flags)));
+    let said = node.set_up("");
+    assert!(said.contains("run this again with --apply") && !said.contains("is in between"), "{said}");
     let said = node.set_up("--apply");
     assert!(said.contains("changed   /etc/kubernetes/kubelet.conf") && read(&conf).contains("https://127.0.0.1:6000"));
     write(&conf, "theirs");
+    let changed = tree(&node.root());
     let done = node.setup("--undo");
     let said = String::from_utf8_lossy(&done.stderr).into_owned();
     assert_eq!((done.status.code(), said.contains("/etc/kubernetes/kubelet.conf: changed since")), (Some(65), true));
-    assert_eq!((read(&conf).as_str(), read(&flags).as_str()), ("theirs", "--port=6000\n# of the package\n"));
-    assert!(node.at("/etc/kubernetes/kubelet.conf.before-lite-apiserver").exists());
+    assert_eq!(tree(&node.root()), changed, "nothing is taken back by halves");
+    let before = node.at("/etc/kubernetes/kubelet.conf.before-lite-apiserver");
+    std::fs::rename(&before, &conf).expect("put back by hand");
+    node.set_up("--undo");
+    assert_eq!(read(&flags), "--port=6000\n# of the package\n");
+    assert!(read(&conf).contains("A person's remark") && !node.at("/etc/lite-apiserver/setup.json").exists());
+
+    // What was there before is lost: the kubelet goes through the proxy until a person changes that.
+    node.set_up("--apply");
+    std::fs::remove_file(&before).expect("removed");
+    let applied = tree(&node.root());
+    let done = node.setup("--undo");
+    let said = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert_eq!((done.status.code(), said.contains("/etc/kubernetes/kubelet.conf: ")), (Some(65), true), "{said}");
+    assert_eq!(tree(&node.root()), applied);
+}
+
+/// A file that setup made is a person's, once a person has written to it.
+#[test]
+fn what_was_written_into_a_file_of_setups_own_is_kept() {
+    let node = Node::kubeadm(6443);
+    node.set_up("--apply");
+    let pairs = node.at("/etc/lite-apiserver/tls-config.json");
+    let own = read(&pairs);
+    write(&pairs, "theirs");
+    node.set_up("--apply");
+    assert_eq!(
+        (read(&pairs), read(&node.at("/etc/lite-apiserver/tls-config.json.before-lite-apiserver"))),
+        (own, "theirs".to_owned())
+    );
+    node.set_up("--undo");
+    assert_eq!(read(&pairs), "theirs");
+}
+
+#[test]
+fn an_apply_that_fails_half_way_keeps_the_nodes_own() {
+    let node = Node::kubeadm(6443);
+    let before = read(&node.at("/etc/kubernetes/kubelet.conf"));
+    node.set_up("--apply");
+    write(&node.at("/etc/lite-apiserver/flags"), "--port=6000\n");
+    let obstacle = node.at("/etc/kubernetes/kubelet.conf.lite-apiserver-new");
+    std::fs::create_dir(&obstacle).expect("a folder");
+    assert_eq!(node.setup("--apply").status.code(), Some(73));
+    std::fs::remove_dir(&obstacle).expect("removed");
+    node.set_up("--apply");
+    assert!(read(&node.at("/etc/lite-apiserver/flags")).contains("--kube-apiserver-url=https://127.0.0.1:6443\n"));
+    node.set_up("--undo");
+    assert_eq!(read(&node.at("/etc/kubernetes/kubelet.conf")), before);
+}
+
+/// A kubeconfig that holds the kubelet's first certificate within itself, and a kubelet that has renewed it; links as the kubelet
+/// makes them, and a folder that is elsewhere by one: they lead to where the node sees it.
+#[test]
+fn a_kubelet_that_renews_and_links_of_the_node() {
+    let node = Node::kubeadm(6443);
+    let (cert, key) = node.pki.member(NODE, Some("system:nodes")).texts();
+    let (cert, key) = (STANDARD.encode(cert), STANDARD.encode(key));
+    let inline = format!("client-certificate-data: {cert}\n    client-key-data: {key}");
+    let text = kubeconfig("https://127.0.0.1:6443", &node.inline_ca(), &inline);
+    write(&node.at("/etc/kubernetes/kubelet.conf"), &text);
+    let current = "/var/lib/kubelet/pki/kubelet-client-current.pem";
+    std::fs::remove_file(node.at(current)).expect("removed");
+    symlink("/var/lib/kubelet/pki/kubelet-client-2026.pem", node.at(current)).expect("a link");
+    std::fs::create_dir(node.at("/data")).expect("a folder");
+    std::fs::rename(node.at("/etc"), node.at("/data/etc")).expect("moved");
+    symlink("/data/etc", node.at("/etc")).expect("a link");
+    let before = tree(&node.root());
+    node.set_up("--apply");
+    let listed = |node: &Node| -> Value {
+        serde_json::from_str(&read(&node.at("/data/etc/lite-apiserver/tls-config.json"))).expect("JSON")
+    };
+    assert_eq!(listed(&node), serde_json::json!([{"cert": current, "key": current}]));
+    node.set_up("--undo");
+    assert_eq!(tree(&node.root()), before);
+    // Another node's.
+    let (cert, key) = node.pki.pair("somebody").texts();
+    write(&node.at("/var/lib/kubelet/pki/kubelet-client-2026.pem"), &format!("{cert}{key}"));
+    node.set_up("--apply");
+    assert_eq!(listed(&node)[0]["cert"], "/etc/lite-apiserver/kubelet.crt");
+}
+
+/// OpenWrt: /var is in memory, and the service starts once UCI says so.
+#[test]
+fn openwrt_is_known() {
+    let node = Node::kubeadm(6443);
+    write(&node.at("/etc/rc.common"), "");
+    write(&node.at("/etc/init.d/lite-apiserver"), "");
+    let uci = node.at("/etc/config/lite-apiserver");
+    write(&uci, "config lite-apiserver 'main'\n\toption enabled '0'\n");
+    let command = "  uci set lite-apiserver.main.enabled=1; uci commit lite-apiserver\n";
+    let said = node.set_up("--apply");
+    assert!(said.contains(command), "{said}");
+    let flags = read(&node.at("/etc/lite-apiserver/flags"));
+    assert!(flags.contains("\n--file-cache-path=/etc/lite-apiserver/data/cache\n"), "{flags}");
+    write(&uci, "config lite-apiserver 'main'\n\toption enabled '1'\n");
+    assert!(!node.set_up("").contains("uci set"));
 }
 
 /// As a person does it on the node itself: no flags but those of the README, services and all, in a root directory of its own.
@@ -476,6 +573,25 @@ mod in_a_root_of_its_own {
         let changed: Vec<_> =
             before.iter().filter(|(path, was)| after.get(*path) != Some(was)).map(|(p, _)| p).collect();
         assert!(changed.is_empty() && after.len() == before.len(), "{changed:?}");
+    }
+
+    /// What cannot be restarted is told before anything is written.
+    #[test]
+    fn a_service_that_cannot_start() {
+        let node = Node::kubeadm(6443);
+        install(&node, PROGRAM, "/usr/bin/lite-apiserver");
+        let refused = |part: &str| {
+            let before = tree(&node.root());
+            let (code, said) = run(&node, &["/usr/bin/lite-apiserver", "setup", "--apply", "--restart"]);
+            assert_eq!((code, said.contains(part)), (Some(71), true), "{said}");
+            assert_eq!(tree(&node.root()), before, "{part}: nothing was begun");
+        };
+        refused("neither systemd nor /etc/init.d/lite-apiserver is here");
+        write(&node.at("/etc/init.d/lite-apiserver"), "");
+        write(&node.at("/etc/rc.common"), "");
+        refused("/etc/config/lite-apiserver does not say option enabled '1'; uci set");
+        std::fs::create_dir_all(node.at("/run/systemd/system")).expect("a folder");
+        refused("lite-apiserver.service is neither in /etc/systemd/system nor in");
     }
 
     #[test]
