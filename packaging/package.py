@@ -120,6 +120,11 @@ def scripts_of_openwrt(target):
 USER = "lite-apiserver=51003:lite-apiserver=51003"
 
 
+def lines(separator, *fields):
+    """The fields of a control file, a line each."""
+    return "".join(f"{name}{separator}{value}\n" for name, value in fields)
+
+
 def deb(target, binary, _arch):
     architecture = TARGETS[target][0]
     data = Tar(format=tarfile.GNU_FORMAT)
@@ -130,18 +135,16 @@ def deb(target, binary, _arch):
         if not path.startswith("etc/"):
             sums.append(f"{hashlib.md5(content).hexdigest()}  {path}\n")
     data.folder("etc/lite-apiserver", 0o700, "./")
-    control = "".join(
-        f"{field}: {value}\n"
-        for field, value in (
-            ("Package", NAME),
-            ("Version", f"{version()}-{RELEASE}"),
-            ("Section", "net"),
-            ("Priority", "optional"),
-            ("Architecture", architecture),
-            ("Maintainer", ORIGIN),
-            ("Installed-Size", (data.size + 1023) // 1024),
-            ("Description", SUMMARY + "".join(f"\n {line}" for line in DESCRIPTION)),
-        )
+    control = lines(
+        ": ",
+        ("Package", NAME),
+        ("Version", f"{version()}-{RELEASE}"),
+        ("Section", "net"),
+        ("Priority", "optional"),
+        ("Architecture", architecture),
+        ("Maintainer", ORIGIN),
+        ("Installed-Size", (data.size + 1023) // 1024),
+        ("Description", SUMMARY + "".join(f"\n {line}" for line in DESCRIPTION)),
     )
     info = Tar(format=tarfile.GNU_FORMAT)
     info.folder("./")
@@ -171,19 +174,17 @@ def ipk(target, binary, arch):
     for path, content, mode in files_of_openwrt(binary):
         data.add(path, content, mode, "./")
     data.folder("etc/lite-apiserver", 0o700, "./")
-    control = "".join(
-        f"{field}: {value}\n"
-        for field, value in (
-            ("Package", NAME),
-            ("Version", f"{version()}-r{RELEASE}"),
-            ("Section", "net"),
-            ("Architecture", arch or "all"),
-            ("Maintainer", ORIGIN),
-            ("License", "Apache-2.0"),
-            ("Installed-Size", data.size),
-            ("Require-User", USER),
-            ("Description", "".join(f" {line}\n" for line in (SUMMARY + ".", *DESCRIPTION)).strip()),
-        )
+    control = lines(
+        ": ",
+        ("Package", NAME),
+        ("Version", f"{version()}-r{RELEASE}"),
+        ("Section", "net"),
+        ("Architecture", arch or "all"),
+        ("Maintainer", ORIGIN),
+        ("License", "Apache-2.0"),
+        ("Installed-Size", data.size),
+        ("Require-User", USER),
+        ("Description", "".join(f" {line}\n" for line in (SUMMARY + ".", *DESCRIPTION)).strip()),
     )
     info = Tar(format=tarfile.GNU_FORMAT)
     info.folder("./")
@@ -217,21 +218,19 @@ def apk(target, binary, arch):
     data.folder("etc/lite-apiserver", 0o700)
     size = data.size
     data = zipped(data.whole())
-    info = "".join(
-        f"{key} = {value}\n"
-        for key, value in (
-            ("pkgname", NAME),
-            ("pkgver", f"{version()}-r{RELEASE}"),
-            ("pkgdesc", SUMMARY),
-            ("url", "https://kubernetes.io"),
-            ("builddate", 0),
-            ("packager", ORIGIN),
-            ("size", size),
-            ("arch", arch or "noarch"),
-            ("origin", NAME),
-            ("license", "Apache-2.0"),
-            ("datahash", hashlib.sha256(data).hexdigest()),
-        )
+    info = lines(
+        " = ",
+        ("pkgname", NAME),
+        ("pkgver", f"{version()}-r{RELEASE}"),
+        ("pkgdesc", SUMMARY),
+        ("url", "https://kubernetes.io"),
+        ("builddate", 0),
+        ("packager", ORIGIN),
+        ("size", size),
+        ("arch", arch or "noarch"),
+        ("origin", NAME),
+        ("license", "Apache-2.0"),
+        ("datahash", hashlib.sha256(data).hexdigest()),
     )
     control = Tar(checksums=True)
     control.put(".PKGINFO", tarfile.REGTYPE, 0o644, info.encode())

@@ -63,7 +63,7 @@ const ARROWS: [(&str, &[&str]); 18] = [
     ("admin", &[]),
     ("cache", &["failed", "record", "store"]),
     ("cert", &["failed"]),
-    ("check", &["config", "failed", "moment", "store", "upstream"]),
+    ("check", &["admin", "config", "failed", "moment", "store", "upstream"]),
     // The CN of a key pair is read as a client's is.
     ("config", &["identity"]),
     ("decide", &["request"]),
@@ -77,7 +77,7 @@ const ARROWS: [(&str, &[&str]); 18] = [
     ("request", &[]),
     ("serve", &["admin", "decide", "front", "identity", "moment", "record", "request", "store", "tunnel", "upstream"]),
     // The kubeconfigs and flags that the daemon reads; it makes them.
-    ("setup", &["config", "failed"]),
+    ("setup", &["admin", "config", "failed"]),
     ("store", &[]),
     ("tunnel", &[]),
     ("upstream", &["config"]),

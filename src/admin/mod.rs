@@ -1,10 +1,12 @@
 //! The admin endpoint: `/healthz`, `/readyz` and `/metrics` over plain HTTP on a loopback address, by `tiny_http`.
 //!
-//! Owns the little server and the Prometheus text format. It knows no other room: what it shows is handed in as
+//! Owns the little server, what asks it, and the Prometheus text format. It knows no other room: what it shows is handed in as
 //! [`Pages`], so that it can show nothing that was not meant for it.
 
+mod ask;
 mod exposition;
 
+pub(crate) use ask::{ask, is_well};
 pub use exposition::Exposition;
 
 use std::io;

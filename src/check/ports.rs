@@ -2,10 +2,11 @@
 //! moment, which is how the system is asked.
 
 use super::Report;
+use crate::admin;
 use crate::config::Inspection;
 use std::fs;
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::time::Duration;
 
@@ -46,17 +47,9 @@ pub(super) fn look(at: &Inspection, holder: Option<&str>, report: &mut Report) {
 }
 
 /// Whether a daemon of ours answers at this admin address.
-fn is_our_daemon(admin: SocketAddr) -> bool {
-    let page = |path: &str| -> io::Result<String> {
-        let mut socket = TcpStream::connect_timeout(&admin, PATIENCE)?;
-        socket.set_read_timeout(Some(PATIENCE))?;
-        write!(socket, "GET {path} HTTP/1.0\r\n\r\n")?;
-        let mut text = String::new();
-        socket.take(1 << 20).read_to_string(&mut text)?;
-        Ok(text)
-    };
-    page("/healthz").is_ok_and(|page| page.lines().next().is_some_and(|first| first.contains(" 200")))
-        && page("/metrics").is_ok_and(|page| page.contains("lite_apiserver_"))
+fn is_our_daemon(address: SocketAddr) -> bool {
+    admin::is_well(address, PATIENCE)
+        && admin::ask(address, "/metrics", PATIENCE).is_ok_and(|page| page.contains("lite_apiserver_"))
 }
 
 /// Which process listens on a port, as `/proc/net/tcp` has it (proc_pid_net(5)).

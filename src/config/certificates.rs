@@ -32,10 +32,13 @@ impl VerificationClock {
 
 impl TimeProvider for VerificationClock {
     fn current_time(&self) -> Option<UnixTime> {
-        // Before 1970 is 1970: certificates are then not yet valid, which is the right answer.
-        let since = (self.0)().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        Some(UnixTime::since_unix_epoch(since))
+        Some(unix_time((self.0)()))
     }
+}
+
+fn unix_time(at: SystemTime) -> UnixTime {
+    // Before 1970 is 1970: certificates are then not yet valid, which is the right answer.
+    UnixTime::since_unix_epoch(at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO))
 }
 
 impl fmt::Debug for VerificationClock {
@@ -138,21 +141,22 @@ impl Roots {
     pub fn signed_client(&self, chain: &[CertificateDer<'static>], at: SystemTime) -> bool {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(&self.store), provider).build();
-        let since = UnixTime::since_unix_epoch(at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO));
         match (verifier, chain.split_first()) {
-            (Ok(verifier), Some((first, between))) => verifier.verify_client_cert(first, between, since).is_ok(),
+            (Ok(verifier), Some((first, between))) => {
+                verifier.verify_client_cert(first, between, unix_time(at)).is_ok()
+            }
             _ => false,
         }
     }
 
     /// Whether a serving certificate chains to these at this time, whatever name it is for.
     pub fn signed_server(&self, chain: &[CertificateDer<'static>], at: SystemTime) -> bool {
-        let since = UnixTime::since_unix_epoch(at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO));
         let algorithms = rustls::crypto::ring::default_provider().signature_verification_algorithms.all;
         chain.split_first().is_some_and(|(first, between)| {
             let parsed = ParsedCertificate::try_from(first);
             parsed.is_ok_and(|first| {
-                verify_server_cert_signed_by_trust_anchor(&first, &self.store, between, since, algorithms).is_ok()
+                verify_server_cert_signed_by_trust_anchor(&first, &self.store, between, unix_time(at), algorithms)
+                    .is_ok()
             })
         })
     }

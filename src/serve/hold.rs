@@ -232,9 +232,14 @@ impl Held<'_> {
         Ok(())
     }
 
-    /// Whether what the client holds of endpoints is not the cluster's word, and need not change there to become it.
+    /// Whether what the client holds of endpoints may not be the cluster's word.
+    fn may_hold_corrections(&self) -> bool {
+        self.corrections.as_ref().is_some_and(Corrections::may_be_held)
+    }
+
+    /// Whether it may not be that, and need not change there to become it.
     fn has_to_list_again(&self) -> bool {
-        self.up.is_none() && self.corrections.as_ref().is_some_and(Corrections::may_be_held)
+        self.up.is_none() && self.may_hold_corrections()
     }
 
     /// Waits until `until` or longer, or until there are news; false when the watch is to end. An error when the client has
@@ -269,8 +274,7 @@ impl Held<'_> {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         if link_is_back && let Some(up) = self.up.take() {
-            let told = self.corrections.as_ref().is_some_and(Corrections::may_be_held);
-            let longer = if told { TOLD_UPSTREAM } else { Duration::ZERO };
+            let longer = if self.may_hold_corrections() { TOLD_UPSTREAM } else { Duration::ZERO };
             self.end = self.end.min((Instant::now() + self.departures.next(up) + longer).max(self.begun + SHORTEST));
         }
         Ok(!stopping)

@@ -46,6 +46,11 @@ impl Book {
             self.known = Arc::new(self.known.forgotten());
         }
     }
+
+    /// What is known; `None`: nothing.
+    fn known(&self) -> Option<Arc<Whereabouts>> {
+        (!self.known.is_empty()).then(|| Arc::clone(&self.known))
+    }
 }
 
 impl Reports {
@@ -65,8 +70,7 @@ impl Reports {
 
     /// What is known now; `None`: nothing.
     pub(super) fn known(&self) -> Option<Arc<Whereabouts>> {
-        let book = self.lock();
-        (!book.known.is_empty()).then(|| Arc::clone(&book.known))
+        self.lock().known()
     }
 
     /// The same, and what ends when it is no more all that is known.
@@ -75,7 +79,7 @@ impl Reports {
         if book.news.is_none() {
             book.news = Epoch::new().ok().map(Arc::new);
         }
-        ((!book.known.is_empty()).then(|| Arc::clone(&book.known)), book.news.clone())
+        (book.known(), book.news.clone())
     }
 
     /// Learns of a pod what lasts until the link is back.

@@ -2,8 +2,8 @@
 
 use super::node::Kind;
 use super::root::Root;
+use crate::admin;
 use crate::failed::{Failed, failed};
-use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -166,19 +166,12 @@ pub(super) fn run(commands: &[String]) -> Result<(), Failed> {
 pub(super) fn await_daemon(admin: Option<SocketAddr>, server: &str) -> Result<(), Failed> {
     let address = admin.or_else(|| server.strip_prefix("https://").and_then(|address| address.parse().ok()));
     let Some(address) = address else { return Ok(()) };
-    let answers = || -> io::Result<bool> {
-        let mut socket = TcpStream::connect_timeout(&address, PATIENCE)?;
-        if admin.is_none() {
-            return Ok(true);
-        }
-        socket.set_read_timeout(Some(PATIENCE))?;
-        socket.write_all(b"GET /healthz HTTP/1.0\r\n\r\n")?;
-        let mut text = String::new();
-        socket.take(4096).read_to_string(&mut text)?;
-        Ok(text.lines().next().is_some_and(|first| first.contains(" 200")))
+    let answers = || match admin {
+        Some(admin) => admin::is_well(admin, PATIENCE),
+        None => TcpStream::connect_timeout(&address, PATIENCE).is_ok(),
     };
     let begun = Instant::now();
-    while !answers().unwrap_or(false) {
+    while !answers() {
         if begun.elapsed() > PATIENCE {
             let why = format!("lite-apiserver does not answer at {address}, so its clients were not restarted");
             return Err(failed(69, format!("setup: {why}; look into its log, and at `lite-apiserver check`")));
